@@ -1,0 +1,1 @@
+"""AUDIT: one attack or check a file, each with its controls."""

@@ -1,0 +1,1 @@
+"""DISTILL: trajectories become a distilled set."""

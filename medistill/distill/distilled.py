@@ -1,0 +1,59 @@
+"""The result of every distillation method, and its one file."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from medistill.files import read_metadata, write_tensors
+from medistill.nets import Architecture
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A distilled set and everything needed to train on it.
+
+    Attributes:
+        images: (M, C, H, W) float32 as the networks see them: (pixel - mean) / std, not clamped.
+        labels: (M, K) float32, a probability distribution a row; one-hot unless labels were learned.
+        lr: the learned inner learning rate alpha, the step size that fits these images.
+        classes: the K class names.
+        mean: the constants of the normalisation, one a channel.
+        std: likewise.
+        architecture: the network it was distilled on.
+        augment: the augmentation operations it was distilled with.
+        provenance: method, start, iteration and whatever else tells how it was made.
+    """
+
+    images: Tensor
+    labels: Tensor
+    lr: float
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    architecture: Architecture
+    augment: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Tensor:
+        """(M,) int64, the most probable class of each image."""
+        return self.labels.argmax(1)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically."""
+        metadata = {name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")}
+        metadata |= {"architecture": asdict(self.architecture), "format": 1}
+        write_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "Distilled":
+        """Read a file that `save` wrote."""
+        metadata = read_metadata(path)
+        metadata.pop("format")
+        for name in ("classes", "mean", "std", "augment"):
+            metadata[name] = tuple(metadata[name])
+        metadata["architecture"] = Architecture(**metadata["architecture"])
+        return cls(**load_file(path), **metadata)

@@ -1,0 +1,1 @@
+"""EXPERTS: an ImageSet becomes trajectories."""

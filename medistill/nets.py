@@ -1,0 +1,95 @@
+"""Networks by name. Parameters are handled as one flat vector theta, the way the papers write them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+Build = Callable[[int, int, int, int, int], nn.Module]
+
+
+def convnet(channels: int, classes: int, size: int, width: int, depth: int) -> nn.Module:
+    """ConvNet-D: `depth` blocks of conv 3x3, instance norm, ReLU, average pool 2; linear head.
+
+    The network of MTT (Cazenavette et al. 2022) with torch's default initialisation. The norm is
+    GroupNorm with one group a channel, affine.
+
+    Shapes: (B, channels, size, size) -> (B, classes).
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([channels] + [width] * depth):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.GroupNorm(outputs, outputs, affine=True),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ]
+    side = size >> depth
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * side * side, classes))
+
+
+NETWORKS: dict[str, Build] = {"convnet": convnet}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to build the same network again; stored in every file that holds parameters."""
+
+    name: str
+    channels: int
+    classes: int
+    size: int
+    width: int
+    depth: int
+
+    def build(self, generator: torch.Generator) -> nn.Module:
+        """A freshly initialised network on the CPU, drawn from the generator alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            return NETWORKS[self.name](self.channels, self.classes, self.size, self.width, self.depth)
+
+
+class Flat:
+    """A network as a pure function of one flat parameter vector theta (P,)."""
+
+    def __init__(self, architecture: Architecture):
+        self.module = architecture.build(torch.Generator().manual_seed(0)).requires_grad_(False)
+        self.shapes = {name: p.shape for name, p in self.module.named_parameters()}
+        self.numel = [math.prod(shape) for shape in self.shapes.values()]
+        self.size = sum(self.numel)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Flat":
+        """Move the buffers and set the type of the computation."""
+        self.module.to(device=device, dtype=dtype)
+        return self
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits (B, classes) of images x (B, C, H, W) at parameters theta (P,)."""
+        return torch.func.functional_call(self.module, self.unflatten(theta), (x,))
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Views of theta (P,) by parameter name, each in its own shape."""
+        parts = theta.split(self.numel)
+        return {n: part.view(s) for (n, s), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def dead(self) -> Tensor:
+        """(P,) True where a parameter cannot matter: a convolution's bias in front of a norm.
+
+        The norm subtracts it again, so its gradient is zero and it never leaves its initial value.
+        """
+        modules = list(self.module.named_modules())
+        names = {
+            f"{name}.bias"
+            for (name, layer), (_, following) in pairwise(modules)
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.GroupNorm) and layer.bias is not None
+        }
+        parts = [torch.full((n,), name in names) for name, n in zip(self.shapes, self.numel, strict=True)]
+        return torch.cat(parts)
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """(P,) a copy of the parameters, in the order of `named_parameters`."""
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).clone()

@@ -1,0 +1,1 @@
+"""RELEASE: the folder that is shared, and how it is read."""

@@ -1,0 +1,1 @@
+"""REPORT: pictures of results."""

@@ -1,0 +1,57 @@
+"""The self-adaptive importance weights W of IADD (Li et al., Neural Networks 172, 2024).
+
+W weighs both ends of the match, so that dL/dw = 2 w r^2 / D >= 0 in closed form. Plain descent therefore
+shrinks every weight, fastest where the residual is large, and W = 0 is a trivial minimum. The guard keeps
+0 <= w <= CAP and mean(w^2) = 1 over the live parameters; the cap keeps the effective share of the
+parameters at 1 / CAP^2 or more. The paper's text on this point was not at hand: the guard is our choice.
+"""
+
+import torch
+from torch import Tensor
+
+CAP = 2.0
+
+
+def slope(weight: Tensor, residual: Tensor, distance: Tensor) -> Tensor:
+    """dL/dW (P,) of L = ||W r||^2 / D; each weight is a group of size one."""
+    return 2 * weight * residual.square() / distance
+
+
+def descend(weight: Tensor, gradient: Tensor, lr: float, live: Tensor, guarded: bool) -> Tensor:
+    """One step of gradient descent on W (P,); dead parameters keep their weight.
+
+    Args:
+        weight: W.
+        gradient: dL/dW.
+        lr: step size.
+        live: (P,) True where a parameter can matter.
+        guarded: project onto 0 <= w <= CAP, mean(w^2) = 1 afterwards.
+    """
+    stepped = torch.where(live, weight - lr * gradient, weight)
+    return project(stepped, live) if guarded else stepped
+
+
+def project(weight: Tensor, live: Tensor) -> Tensor:
+    """Clamp W to 0 <= w <= CAP and rescale it until mean(w^2) = 1 over the live parameters.
+
+    The weights that reach the cap stay there and the others are rescaled, until none is above it.
+    """
+    w = weight[live].clamp(min=0)
+    capped = torch.zeros_like(w, dtype=torch.bool)
+    while True:
+        room = len(w) - CAP**2 * capped.sum()
+        free = torch.where(capped, 0, w)
+        w = torch.where(capped, CAP, free * (room / free.square().sum()).sqrt())
+        above = ~capped & (w > CAP)
+        if not above.any():
+            break
+        capped |= above
+    projected = weight.clone()
+    projected[live] = w
+    return projected
+
+
+def effective_share(weight: Tensor, live: Tensor) -> float:
+    """(sum w^2)^2 / (P sum w^4) over the live parameters: 1 when all weigh the same."""
+    squares = weight[live].square()
+    return (squares.sum().square() / (len(squares) * squares.square().sum())).item()

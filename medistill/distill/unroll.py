@@ -1,0 +1,126 @@
+"""The exact matching gradient through J inner steps, in memory that does not grow with J.
+
+Autograd through the whole unroll keeps J double-backward graphs alive. The adjoint is a linear recursion
+that needs one step's graph at a time: the parameters of every step are stored (J P floats), minibatch and
+augmentation are replayed, and each step's vector-Jacobian product is taken backwards. The result equals
+autograd's to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from medistill import augment
+from medistill.augment import Drawn
+
+Net = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class InnerStep:
+    """What one inner step draws: the synthetic images it sees (B,) and their augmentation."""
+
+    index: Tensor
+    drawn: Drawn
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A matching loss and its derivatives.
+
+    Attributes:
+        loss: weighted, ||W (theta_J - target)||^2 / ||theta_0 - target||^2.
+        plain: the same with W = 1; comparable between different W.
+        images: dL/d images, (M, C, H, W).
+        labels: dL/d label probabilities, (M, K).
+        alpha: dL/d alpha, a scalar.
+        residual: theta_J - target, (P,).
+        distance: the denominator, a scalar.
+    """
+
+    loss: Tensor
+    plain: Tensor
+    images: Tensor
+    labels: Tensor
+    alpha: Tensor
+    residual: Tensor
+    distance: Tensor
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of logits (B, K) against probabilities (B, K)."""
+    return -(labels * logits.log_softmax(1)).sum(1).mean()
+
+
+def draw_steps(
+    images: int, batch: int, inner_steps: int, operations: Sequence[str], generator: torch.Generator
+) -> list[InnerStep]:
+    """Draw J inner steps; with batch 0 each sees all images, else minibatches without repetition an epoch."""
+    steps: list[InnerStep] = []
+    while len(steps) < inner_steps:
+        full = batch == 0 or batch >= images
+        parts = [torch.arange(images)] if full else torch.randperm(images, generator=generator).split(batch)
+        for index in parts[: inner_steps - len(steps)]:
+            steps.append(InnerStep(index, augment.draw(operations, len(index), generator)))
+    return steps
+
+
+def matching_gradient(
+    net: Net,
+    start: Tensor,
+    target: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    alpha: Tensor,
+    weight: Tensor,
+    steps: Sequence[InnerStep],
+) -> Matched:
+    """The loss of IADD and its exact gradient in images, labels and alpha, by a backward sweep.
+
+    With g_j = grad_theta CE(theta_j) and v_J = 2 W^2 r / D, for j = J-1 ... 0:
+    d alpha -= <v, g_j>;  d x_j = -alpha d_x <g_j, v>;  v += -alpha H_j v.
+
+    Args:
+        net: pure function (theta, x) -> logits.
+        start: theta_i of the expert, (P,).
+        target: theta_{i+K}, (P,).
+        images: (M, C, H, W).
+        labels: (M, K) probabilities.
+        alpha: inner step size, a scalar tensor.
+        weight: W, (P,); ones give MTT.
+        steps: the J inner steps, replayed in the sweep.
+    """
+
+    def loss(theta: Tensor, x: Tensor, y: Tensor, drawn: Drawn) -> Tensor:
+        return soft_cross_entropy(net(theta, augment.apply(x, drawn)), y)
+
+    slope = torch.func.grad(loss)
+    thetas = start.new_empty(len(steps) + 1, len(start))
+    thetas[0] = start
+    batches = [step.index.to(images.device) for step in steps]
+    for j, (step, index) in enumerate(zip(steps, batches, strict=True)):
+        thetas[j + 1] = thetas[j] - alpha * slope(thetas[j], images[index], labels[index], step.drawn)
+
+    residual = thetas[-1] - target
+    distance = (start - target).square().sum()
+    v = 2 * weight.square() * residual / distance
+    d_images, d_labels, d_alpha = torch.zeros_like(images), torch.zeros_like(labels), torch.zeros_like(alpha)
+    for theta, step, index in zip(reversed(thetas[:-1].unbind()), reversed(steps), reversed(batches), strict=True):
+        g, pull = torch.func.vjp(partial(slope, drawn=step.drawn), theta, images[index], labels[index])
+        d_theta, dx, dy = pull(-alpha * v)
+        d_alpha -= v @ g
+        d_images.index_add_(0, index, dx)
+        d_labels.index_add_(0, index, dy)
+        v = v + d_theta
+    return Matched(
+        loss=(weight * residual).square().sum() / distance,
+        plain=residual.square().sum() / distance,
+        images=d_images,
+        labels=d_labels,
+        alpha=d_alpha,
+        residual=residual,
+        distance=distance,
+    )

@@ -1,0 +1,98 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from medistill.data.imageset import ImageSet
+from medistill.errors import UserError
+from medistill.evaluate import metrics
+from medistill.evaluate.arm import evaluate_arm
+from medistill.evaluate.student import Recipe, fit, predict
+from medistill.nets import Architecture
+from medistill.seeds import generator
+
+CPU = torch.device("cpu")
+
+
+def films(count, classes, split, seed):
+    labels = torch.arange(count) % classes
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) * 0.7
+    images += 0.3 * labels.view(-1, 1, 1, 1) / classes * torch.linspace(0, 1, 8)
+    names = ("covid", "normal", "viral")[:classes]
+    return ImageSet(images, labels, torch.arange(count) // 2, names, "toy", split, (0.5,), (0.25,))
+
+
+def run(classes, seeds=(0, 1), positive="covid", **changed):
+    train, val, test = (films(30, classes, s, i) for i, s in enumerate(("train", "val", "test")))
+    arguments = {"val": val, "test": test, "positive": positive, "seeds": seeds, "base_seed": 7} | changed
+    net = Architecture("convnet", 1, classes, 8, 4, 1)
+    recipe = Recipe(steps=5)
+    arm = evaluate_arm("toy", train.pixels(), train.labels, 0.05, net, recipe, device=CPU, **arguments)
+    return arm, (train, val, test, net, recipe)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_arm_is_its_students_measured_one_by_one(classes):
+    told = []
+    arm, (train, val, test, net, recipe) = run(
+        classes, positive="normal", progress=lambda done, count: told.append((done, count))
+    )
+    assert told == [(1, 2), (2, 2)]
+    students = [
+        fit(train.pixels(), train.labels, net, 0.05, recipe, generator(7, "student", seed), CPU)
+        for seed in (0, 1)
+    ]
+    on_val, on_test = ([predict(s, split.pixels(), CPU) for s in students] for split in (val, test))
+    for i in range(2):
+        threshold = metrics.youden_threshold(on_val[i][:, 1], val.labels == 1)
+        assert arm.thresholds[i] == threshold
+        assert arm.test_runs[i] == metrics.measure(on_test[i], test.labels, test.classes, "normal", threshold)
+        assert arm.val_runs[i] == metrics.measure(on_val[i], val.labels, val.classes, "normal", threshold)
+    mean = arm.test_summary["accuracy"][0]
+    assert mean == pytest.approx(sum(r["accuracy"] for r in arm.test_runs) / 2)
+    joint = metrics.youden_threshold(torch.stack(on_val).mean(0)[:, 1], val.labels == 1)
+    averaged = torch.stack(on_test).mean(0)
+    assert arm.ensemble == metrics.measure(averaged, test.labels, test.classes, "normal", joint)
+    low, high = arm.bootstrap.intervals["auroc_macro"]
+    assert low < arm.ensemble["auroc_macro"] < high
+    matrix = torch.tensor(arm.confusion)
+    assert matrix.sum(1).tolist() == [2 * count for count in test.counts]
+    assert matrix.trace().item() == pytest.approx(60 * mean)
+    assert arm.roc[0] == 0 and arm.roc[-1] == 1 and len(arm.roc) == 101
+
+
+def test_the_test_films_choose_nothing():
+    """Thresholds and validation metrics stay when the test films change."""
+    arm, _ = run(2)
+    other, _ = run(2, test=films(30, 2, "test", seed=99))
+    assert other.test_runs != arm.test_runs
+    assert (other.thresholds, other.val_runs) == (arm.thresholds, arm.val_runs)
+
+
+def test_an_arm_becomes_json_and_repeats_exactly():
+    arm, _ = run(3)
+    text = json.dumps(arm.to_json(), allow_nan=False)
+    back = json.loads(text)
+    assert back["test_summary"]["accuracy"] == list(arm.test_summary["accuracy"])
+    assert back["recipe"]["steps"] == 5
+    assert json.dumps(run(3)[0].to_json()) == text
+
+
+def test_what_cannot_be_measured_is_refused_before_training():
+    with pytest.raises(UserError, match="positive class 'tb' is not among the classes covid, normal"):
+        run(2, positive="tb")
+    lacking = films(30, 3, "val", 1)
+    with pytest.raises(UserError, match="val split has no film of viral"):
+        run(3, val=lacking.subset(lacking.labels != 2))
+
+
+def test_evaluation_stands_without_monai_mlflow_and_pydicom():
+    code = (
+        "import sys\n"
+        "for name in ('monai', 'mlflow', 'pydicom'): sys.modules[name] = None\n"
+        "import medistill.evaluate.arm, medistill.evaluate.baselines, medistill.report.plots\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from medistill.errors import UserError
+from medistill.evaluate.baselines import metadata_baseline, random_subset
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_random_subset_takes_each_class_equally_without_replacement():
+    labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 40)[torch.randperm(48, generator=gen(9))]
+    index = random_subset(labels, 3, gen())
+    assert labels[index].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert len(set(index.tolist())) == 9
+    assert torch.equal(index, random_subset(labels, 3, gen()))
+    assert not torch.equal(index, random_subset(labels, 3, gen(1)))
+
+
+def test_random_subset_reaches_every_image():
+    labels = torch.arange(12) % 2
+    seen = {i for seed in range(40) for i in random_subset(labels, 2, gen(seed)).tolist()}
+    assert seen == set(range(12))
+
+
+def test_random_subset_refuses_a_class_that_is_too_small():
+    with pytest.raises(UserError, match="class number 1 has 2 images, fewer than ipc 3; lower ipc"):
+        random_subset(torch.tensor([0, 0, 0, 1, 1]), 3, gen())
+
+
+def films(count, seed):
+    """Class 0 is square and from site A, half of class 1 too; class 2 is of any shape from site B."""
+    labels = torch.arange(count) % 3
+    aspect = 0.7 + torch.rand(count, generator=gen(seed))
+    square = (labels == 0) | ((labels == 1) & (torch.rand(count, generator=gen(seed + 1)) < 0.5))
+    aspect[square] = 1.0
+    return torch.stack([aspect, (labels == 2).float()], 1), labels
+
+
+def test_metadata_baseline_finds_a_shortcut_and_nothing_where_there_is_none():
+    classes = ("covid", "normal", "viral")
+    (train, y_train), (test, y_test) = films(300, 0), films(300, 10)
+    found = metadata_baseline(train, y_train, test, y_test, classes, "covid")
+    # A covid film looks like half of the normal ones: 100 squares against 50 squares and 150 others.
+    squares = test[:, 0] == 1
+    assert found["auroc_positive"] == pytest.approx(roc_auc_score(y_test == 0, squares), abs=0.01)
+    assert found["sensitivity"] == 1
+    assert found["specificity"] == pytest.approx((~squares[y_test != 0]).float().mean().item(), abs=0.02)
+    assert found["accuracy"] == pytest.approx(5 / 6, abs=0.04)
+    noise = torch.rand(300, 2, generator=gen(5))
+    blind = metadata_baseline(noise, y_train, noise.flip(0), y_test, classes, "covid")
+    assert blind["auroc_macro"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_metadata_baseline_counts_classes_by_name_when_one_has_no_training_film():
+    (train, y_train), (test, y_test) = films(90, 0), films(90, 10)
+    known = y_train != 1
+    got = metadata_baseline(train[known], y_train[known], test, y_test, ("covid", "normal", "viral"), "viral")
+    assert got["auroc_positive"] == 1
+    assert got["balanced_accuracy"] == pytest.approx(2 / 3, abs=0.02)

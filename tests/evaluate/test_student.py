@@ -1,0 +1,111 @@
+from itertools import chain
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from medistill import augment
+from medistill.errors import UserError
+from medistill.evaluate.student import Recipe, fit, predict
+from medistill.nets import Architecture, flatten
+
+CPU = torch.device("cpu")
+NET = Architecture("convnet", channels=1, classes=2, size=8, width=4, depth=2)
+
+
+def gen(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def films(count, seed=0):
+    """Two classes told apart by the bright half."""
+    labels = torch.arange(count) % 2
+    images = 0.3 * torch.randn(count, 1, 8, 8, generator=gen(seed))
+    images[labels == 0, :, :4] += 1
+    images[labels == 1, :, 4:] += 1
+    return images, labels
+
+
+def test_fit_learns_what_is_separable_and_predict_gives_probabilities():
+    images, labels = films(20)
+    module = fit(images, labels, NET, 0.05, Recipe(steps=60, augment=()), gen(0), CPU)
+    unseen, truth = films(50, seed=1)
+    probabilities = predict(module, unseen, CPU, batch=7)
+    assert (probabilities.argmax(1) == truth).all()
+    torch.testing.assert_close(probabilities, module(unseen).softmax(1).detach())
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(50))
+
+
+def test_equal_generators_give_equal_students_and_the_global_seed_does_not_matter():
+    images, labels = films(20)
+    recipe = Recipe(steps=6, batch=8)
+    torch.manual_seed(1)
+    first = flatten(fit(images, labels, NET, 0.05, recipe, gen(3), CPU))
+    torch.manual_seed(2)
+    assert torch.equal(first, flatten(fit(images, labels, NET, 0.05, recipe, gen(3), CPU)))
+    assert not torch.allclose(first, flatten(fit(images, labels, NET, 0.05, recipe, gen(4), CPU)))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+def test_fit_follows_sgd_written_by_hand(steps):
+    """Momentum, weight decay, a tenth of the rate in the second half, and the draws replayed in order."""
+    images, labels = films(6)
+    targets = F.one_hot(labels, 2).float() * 0.8 + 0.1
+    recipe = Recipe(steps=steps, momentum=0.7, weight_decay=0.02)
+    student = fit(images, targets, NET, 0.1, recipe, gen(5), CPU)
+
+    replay = gen(5)
+    module = NET.build(replay)
+    velocity = [torch.zeros_like(p) for p in module.parameters()]
+    for step in range(steps):
+        rate = 0.1 if step < steps / 2 else 0.01
+        x = augment.apply(images, augment.draw(augment.OPERATIONS, 6, replay))
+        loss = -(targets * module(x).log_softmax(1)).sum(1).mean()
+        gradients = torch.autograd.grad(loss, list(module.parameters()))
+        with torch.no_grad():
+            for p, g, v in zip(module.parameters(), gradients, velocity, strict=True):
+                v.mul_(0.7).add_(g + 0.02 * p)
+                p.sub_(rate * v)
+    torch.testing.assert_close(flatten(student), flatten(module), rtol=1e-5, atol=1e-7)
+
+
+def test_soft_targets_of_certainty_equal_classes():
+    images, labels = films(6)
+    recipe = Recipe(steps=3)
+    hard = fit(images, labels, NET, 0.1, recipe, gen(0), CPU)
+    soft = fit(images, F.one_hot(labels, 2).float(), NET, 0.1, recipe, gen(0), CPU)
+    torch.testing.assert_close(flatten(hard), flatten(soft))
+
+
+def test_an_epoch_of_minibatches_sees_every_image_once(monkeypatch):
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 8, 8)
+    seen = []
+
+    def record(x, drawn):
+        seen.append(x[:, 0, 0, 0].tolist())
+        return x
+
+    monkeypatch.setattr(augment, "apply", record)
+    fit(images, torch.arange(10) % 2, NET, 0.0, Recipe(steps=6, batch=4), gen(0), CPU)
+    assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
+    first, second = list(chain(*seen[:3])), list(chain(*seen[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_a_diverging_student_is_the_users_to_mend():
+    images, labels = films(6)
+    with pytest.raises(UserError, match=r"learning rate 1e\+30.*lower the learning rate"):
+        fit(images, labels, NET, 1e30, Recipe(steps=20), gen(0), CPU)
+
+
+def test_a_single_step_that_overflows_is_noticed():
+    """The loss of the only step is finite; the parameters after it are not."""
+    images, labels = films(6)
+    with pytest.raises(UserError, match="diverged within 1 steps"):
+        fit(images, labels, NET, 3e38, Recipe(steps=1, weight_decay=1e3), gen(0), CPU)
+
+
+def test_a_recipe_knows_its_operations():
+    with pytest.raises(ValueError, match="'blur' is not one of"):
+        Recipe(augment=("blur",))

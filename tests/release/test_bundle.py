@@ -1,0 +1,245 @@
+"""The release folder: whole or absent, the same bytes, a card whose example works."""
+
+import copy
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from medistill.errors import UserError
+from medistill.release import bundle
+from medistill.release.bundle import WITHHELD, redact, write_release
+from medistill.release.card import FOLDER, card
+
+FILES = {
+    "README.md",
+    "SHA256SUMS",
+    "audit.json",
+    "config.yaml",
+    "distilled.safetensors",
+    "evaluation.json",
+    "preview.png",
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def text_of(toy: dict[str, Any]) -> str:
+    return card(toy["distilled"], toy["evaluation"], toy["audit"], toy["overview"])
+
+
+def test_a_release_is_whole_and_checked_by_sha256sum(tmp_path: Path, toy: dict[str, Any]) -> None:
+    folder = write_release(tmp_path / "shared" / "toy", **toy)
+    assert set(contents(folder)) == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+    names = [line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert names == sorted(FILES - {"SHA256SUMS"})
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(": OK") == 6 and done.stderr == ""
+    assert json.loads((folder / "evaluation.json").read_text()) == toy["evaluation"]
+    assert json.loads((folder / "audit.json").read_text()) == toy["audit"]
+    with Image.open(folder / "preview.png") as preview:
+        assert preview.format == "PNG" and preview.convert("L").getextrema()[0] < 200
+
+
+def test_the_same_release_has_the_same_bytes(tmp_path: Path, toy: dict[str, Any]) -> None:
+    first = contents(write_release(tmp_path / "one", **toy))
+    assert contents(write_release(tmp_path / "two", **copy.deepcopy(toy))) == first
+
+
+def test_an_identical_release_is_left_alone_and_another_is_kept(tmp_path: Path, toy: dict[str, Any]) -> None:
+    folder = write_release(tmp_path / "toy", **toy)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    write_release(folder, **toy)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+    other = toy | {"distilled": replace(toy["distilled"], lr=0.03)}
+    with pytest.raises(UserError, match="different release"):
+        write_release(folder, **other)
+    (folder / "preview.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"preview\.png: changed"):
+        write_release(folder, **toy)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds no release"):
+        write_release(tmp_path / "thesis", **toy)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis", "toy"]
+
+
+def test_a_failed_audit_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> None:
+    toy["audit"]["verdict"] = toy["audit"]["checks"][0]["verdict"] = "fail"
+    with pytest.raises(UserError, match="nearest real neighbour"):
+        write_release(tmp_path / "deep" / "toy", **toy)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("step", ["card", "_preview", "write_sums"])
+def test_killed_in_the_middle_leaves_nothing(
+    tmp_path: Path,
+    toy: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: type[BaseException],
+) -> None:
+    def fall(*_: object) -> None:
+        raise error("planted")
+
+    monkeypatch.setattr(bundle, step, fall)
+    with pytest.raises(error, match="planted"):
+        write_release(tmp_path / "toy", **toy)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_redaction_withholds_what_locates_data() -> None:
+    config = {
+        "data": {
+            "cohort": "films.csv",
+            "size": 64,
+            "classes": ["COVID", "normal"],
+            "sources": ["/mnt/pacs/a", "site b"],
+            "citation": "Planted 2021, https://example.org/x",
+            "labels": {"C:\\films\\covid": "COVID"},
+            "mean": [0.5],
+        },
+        "out": PurePosixPath("runs/1"),
+        "cache": None,
+        "tracking_uri": "http://mlflow.ward:5000",
+        "method": "iadd",
+        "start": "noise",
+        "licence": "CC BY 4.0",
+        "table": "my cohort.xlsx",
+        "home": "~",
+        "up": "../films",
+        "share": "\\\\pacs\\films",
+        "seed": 3,
+    }
+    before = copy.deepcopy(config)
+    assert redact(config) == {
+        "data": {
+            "cohort": WITHHELD,
+            "size": 64,
+            "classes": ["COVID", "normal"],
+            "sources": [WITHHELD, "site b"],
+            "citation": "Planted 2021, https://example.org/x",
+            "labels": WITHHELD,
+            "mean": [0.5],
+        },
+        "out": WITHHELD,
+        "cache": None,
+        "tracking_uri": WITHHELD,
+        "method": "iadd",
+        "start": "noise",
+        "licence": "CC BY 4.0",
+        "table": WITHHELD,
+        "home": WITHHELD,
+        "up": WITHHELD,
+        "share": WITHHELD,
+        "seed": 3,
+    }
+    assert config == before
+    assert redact(redact(config)) == redact(config)
+
+
+def test_no_path_leaves_in_a_release(tmp_path: Path, toy: dict[str, Any]) -> None:
+    toy["config_yaml"] += "# from /srv/hospital/secret\ntracking: sqlite:////srv/hospital/mlflow.db\n"
+    toy["distilled"].provenance["trajectories"] = "/srv/hospital/experts"
+    folder = write_release(tmp_path / "toy", **toy)
+    for name, data in contents(folder).items():
+        assert b"srv" not in data and str(tmp_path).encode() not in data, name
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == {
+        "data": {"cohort": WITHHELD, "size": 16},
+        "method": "iadd",
+        "tracking": WITHHELD,
+    }
+
+
+def test_a_config_that_is_no_mapping_is_refused(tmp_path: Path, toy: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"config\.yaml: a str"):
+        write_release(tmp_path / "toy", **(toy | {"config_yaml": "/srv/films.csv"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_card_learns(
+    tmp_path: Path, toy: dict[str, Any], toy_films: Callable[[int, str], tuple[Tensor, Tensor]]
+) -> None:
+    # At this size a second thread waits more than it works.
+    torch.set_num_threads(1)
+    folder = write_release(tmp_path / "toy", **toy)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert code.count(FOLDER) == 1 and len([line for line in code.splitlines() if line]) <= 10
+    names: dict[str, Any] = {}
+    exec(code.replace(FOLDER, str(folder)), names)
+    films, labels = toy_films(60, "test")
+    with torch.no_grad():
+        found = names["network"](names["data"].normalise(films)).softmax(1).argmax(1)
+    assert (found == labels).double().mean() > 0.8
+
+
+def test_the_card_says_what_was_measured(toy: dict[str, Any]) -> None:
+    text = text_of(toy)
+    for expected in (
+        "# Distilled set of Toy films",
+        "6 synthetic images of 16 × 16 pixels (1 channel) in 3 classes",
+        "| COVID | 2 | 120 |",
+        "| lung opacity | 2 | fewer than 10 |",
+        "- method: iadd",
+        "- start: noise",
+        "- experts: 8",
+        "400 held-out real films of 310 patients by 5 freshly trained networks",
+        "| distilled | 0.812 ± 0.011 [0.770, 0.850] | 0.800 ± 0.011 | 0.910 ± 0.011 | 0.930 ± 0.011 |",
+        "| random real | 0.613 | – | – | – |",
+        "| full data | 0.928 ± 0.004 | – | – | – |",
+        "88 % of the accuracy that the full data give",
+        "Overall verdict: **pass**",
+        "**nearest real neighbour: pass.** No synthetic image",
+        "measured: fired 0, of 6, zncc 20 values",
+        "95 % interval: 0.81 to 0.99",
+        "found): 94 %",
+        "No formal guarantee",
+        "not for diagnosis",
+        "- citation: Planted et al. 2021",
+        "- licence: CC BY 4.0",
+    ):
+        assert expected in text, expected
+    assert "anonym" not in text.lower() and "started from real films" not in text
+
+
+def test_the_card_of_a_real_start_and_of_missing_numbers(toy: dict[str, Any]) -> None:
+    toy["distilled"].provenance["start"] = "real"
+    toy["evaluation"] = {"arms": {"distilled": {"mean": {"accuracy": 0.5}}}}
+    toy["audit"]["checks"][0]["power"] = None
+    toy["overview"] = {}
+    text = text_of(toy)
+    assert "started from real films" in text and "No formal guarantee" in text
+    assert "| distilled | 0.500 |" in text and "no comparison with training on the full data" in text
+    assert "found): not measured" in text and "neither citation nor licence" in text
+    toy["audit"], toy["evaluation"] = {"verdict": "inconclusive", "checks": []}, {}
+    assert "Nothing was attacked" in text_of(toy) and "not measured on real films" in text_of(toy)
+
+
+def test_only_a_passed_dp_statement_is_a_formal_guarantee(toy: dict[str, Any]) -> None:
+    statement = {"name": "DP statement", "verdict": "inconclusive", "explanation": "Planted."}
+    toy["audit"]["checks"].append(statement)
+    assert "No formal guarantee" in text_of(toy)
+    statement["verdict"] = "pass"
+    assert "No formal guarantee" not in text_of(toy)
+
+
+def test_names_cannot_break_out_of_the_card(toy: dict[str, Any]) -> None:
+    toy["overview"]["name"] = "films\n\n# Approved <script>"
+    toy["distilled"] = replace(toy["distilled"], classes=("COVID|x", "lung opacity", "normal"))
+    text = text_of(toy)
+    assert "\n# Approved" not in text and "\\<script" in text and "| COVID\\|x | 2 |" in text

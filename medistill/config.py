@@ -48,7 +48,7 @@ class Data:
         positive: the class whose detection is reported (sensitivity, specificity, AUROC against the rest).
         size: side of the square image the networks see, pixels.
         modalities: DICOM modalities that are accepted (SC and OT only when named here).
-        views: view positions that are accepted; empty: every view.
+        views: view positions that are accepted; "" accepts a DICOM file that names none.
         unknown_patients: accept films without a patient id, each counted as a patient of its own.
         on_bad_file: `error` stops and lists every bad file; `skip` leaves them out and counts them.
         val_fraction: share of the training patients kept for validation.
@@ -68,12 +68,12 @@ class Data:
     positive: str = "COVID"
     size: int = 64
     modalities: list[str] = field(default_factory=lambda: ["CR", "DX"])
-    views: list[str] = field(default_factory=lambda: ["PA", "AP"])
+    views: list[str] = field(default_factory=lambda: ["PA", "AP", ""])
     unknown_patients: bool = False
     on_bad_file: Literal["error", "skip"] = "error"
     val_fraction: float = 0.15
     test_fraction: float = 0.25
-    near_duplicate: float = 0.985
+    near_duplicate: float = 0.98
     workers: int = 0
     citation: str = ""
     licence: str = ""
@@ -85,7 +85,10 @@ class Data:
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 0.9, f"data.{name} is {value}; give a share above 0 and below 0.9")
-        require(0 < self.near_duplicate <= 1, f"data.near_duplicate is {self.near_duplicate}; give a correlation up to 1")
+        require(
+            0 < self.near_duplicate <= 1,
+            f"data.near_duplicate is {self.near_duplicate}; give a correlation up to 1",
+        )
         require(
             not self.classes or self.positive in self.classes,
             f"data.positive is {self.positive!r}, which is not one of data.classes {self.classes}; name one of them",
@@ -195,14 +198,25 @@ class Distill:
     checkpoint_every: int = 25
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "iterations", "inner_steps", "expert_epochs", "max_start_epoch", "checkpoint_every"):
+        for name in (
+            "ipc",
+            "iterations",
+            "inner_steps",
+            "expert_epochs",
+            "max_start_epoch",
+            "checkpoint_every",
+        ):
             require(getattr(self, name) >= 1, f"distill.{name} is {getattr(self, name)}; give at least 1")
         for name in ("lr_images", "alpha", "loss_limit"):
-            require(getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number")
+            require(
+                getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number"
+            )
         for name in ("batch", "start_scale", "start_smooth", "lr_alpha", "lr_importance", "lr_labels"):
             require(getattr(self, name) >= 0, f"distill.{name} is {getattr(self, name)}; give 0 or more")
         for name in ("momentum", "ema"):
-            require(0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1")
+            require(
+                0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1"
+            )
         _check_augment("distill.augment", self.augment)
 
 

@@ -70,7 +70,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path.name}: no such file; run the stage that writes it first") from error
     except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path.name}: not a file written by medistill ({error}); delete it and run its stage again") from error
+        raise UserError(
+            f"{path.name}: not a file written by medistill ({error}); delete it and run its stage again"
+        ) from error
 
 
 def sha256(path: Path) -> str:

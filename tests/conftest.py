@@ -32,6 +32,6 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> None:
-    """Equal rounding on every machine that runs the tests."""
-    torch.set_num_threads(2)
+def one_thread() -> None:
+    """Equal rounding on every machine that runs the tests, and no threads waiting for each other."""
+    torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -53,7 +54,7 @@ class ImageSet:
         """SHA-256 over pixels, labels, patients and class names: the identity of the data."""
         state = hashlib.sha256(repr((self.classes, tuple(self.images.shape), self.mean, self.std)).encode())
         for tensor in (self.images, self.labels, self.groups):
-            state.update(tensor.contiguous().numpy())
+            state.update(memoryview(tensor.contiguous().numpy()))
         return state.hexdigest()
 
     def pixels(self) -> Tensor:
@@ -62,9 +63,7 @@ class ImageSet:
 
     def subset(self, index: Tensor) -> "ImageSet":
         """The images of an index (M,) as a set of its own."""
-        return replace(
-            self, images=self.images[index], labels=self.labels[index], groups=self.groups[index]
-        )
+        return replace(self, images=self.images[index], labels=self.labels[index], groups=self.groups[index])
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
@@ -82,7 +81,8 @@ class ImageSet:
         metadata.pop("digest")
         for name in ("classes", "mean", "std"):
             metadata[name] = tuple(metadata[name])
-        return cls(**load_file(path), **metadata)
+        tensors: dict[str, Any] = load_file(path)
+        return cls(**tensors, **metadata)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -44,7 +44,9 @@ class Distilled:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        metadata = {name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")}
+        metadata = {
+            name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")
+        }
         metadata |= {"architecture": asdict(self.architecture), "format": 1}
         write_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
 
@@ -56,4 +58,5 @@ class Distilled:
         for name in ("classes", "mean", "std", "augment"):
             metadata[name] = tuple(metadata[name])
         metadata["architecture"] = Architecture(**metadata["architecture"])
-        return cls(**load_file(path), **metadata)
+        tensors: dict[str, Any] = load_file(path)
+        return cls(**tensors, **metadata)

@@ -39,7 +39,12 @@ def class_means(images: Tensor, labels: Tensor, classes: int, ipc: int) -> Tenso
 
 
 def real(
-    images: Tensor, labels: Tensor, groups: Tensor, names: tuple[str, ...], ipc: int, generator: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    names: tuple[str, ...],
+    ipc: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Films (M, C, H, W) drawn from the training set, no two of one patient in a class.
 

@@ -46,7 +46,9 @@ class Trajectories:
             with safe_open(file, framework="pt") as opened:
                 found.add((architecture, *opened.get_slice("theta").get_shape()))
         if len(found) > 1:
-            raise UserError(f"experts: the trajectories differ in shape ({sorted(map(str, found))}); train them again")
+            raise UserError(
+                f"experts: the trajectories differ in shape ({sorted(map(str, found))}); train them again"
+            )
         architecture, rows, size = found.pop()
         return cls(tuple(files), architecture, rows - 1, size)
 

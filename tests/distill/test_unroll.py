@@ -82,7 +82,9 @@ def test_minibatches_cover_every_image_once_an_epoch():
 
 def test_soft_cross_entropy_equals_torch():
     logits, labels = torch.randn(5, 3), torch.randn(5, 3).softmax(1)
-    assert soft_cross_entropy(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    assert soft_cross_entropy(logits, labels).item() == pytest.approx(
+        F.cross_entropy(logits, labels).item(), rel=1e-6
+    )
 
 
 PEAK = """
@@ -112,7 +114,9 @@ def test_peak_memory_does_not_grow_with_the_inner_steps():
     pytest.importorskip("resource")
     peaks = {}
     for j in (10, 100):
-        done = subprocess.run([sys.executable, "-c", PEAK, str(j)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(j)], capture_output=True, text=True, check=True
+        )
         _, peak, parameters = json.loads(done.stdout)
         peaks[j] = peak / 1024 - j * parameters * 4 / 2**20
     assert abs(peaks[100] - peaks[10]) < 10, peaks

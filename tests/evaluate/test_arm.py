@@ -55,6 +55,10 @@ def test_an_arm_is_its_students_measured_one_by_one(classes):
     joint = metrics.youden_threshold(torch.stack(on_val).mean(0)[:, 1], val.labels == 1)
     averaged = torch.stack(on_test).mean(0)
     assert arm.ensemble == metrics.measure(averaged, test.labels, test.classes, "normal", joint)
+    assert arm.val_summary == metrics.summary(arm.val_runs) != arm.test_summary
+    assert arm.bootstrap == metrics.bootstrap_by_patient(
+        averaged, test.labels, test.groups, test.classes, "normal", joint, generator(7, "bootstrap")
+    )
     low, high = arm.bootstrap.intervals["auroc_macro"]
     assert low < arm.ensemble["auroc_macro"] < high
     matrix = torch.tensor(arm.confusion)

@@ -3,6 +3,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from medistill.errors import UserError
+from medistill.evaluate import baselines
 from medistill.evaluate.baselines import metadata_baseline, random_subset
 
 
@@ -52,6 +53,20 @@ def test_metadata_baseline_finds_a_shortcut_and_nothing_where_there_is_none():
     noise = torch.rand(300, 2, generator=gen(5))
     blind = metadata_baseline(noise, y_train, noise.flip(0), y_test, classes, "covid")
     assert blind["auroc_macro"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_metadata_baseline_takes_its_threshold_from_films_each_tree_has_not_seen(monkeypatch):
+    """On noise, out-of-bag scores know nothing of the labels; scores of seen films would know nearly all."""
+    given = []
+
+    def record(scores, is_positive):
+        given.append(roc_auc_score(is_positive, scores))
+        return 0.5
+
+    monkeypatch.setattr(baselines, "youden_threshold", record)
+    noise, labels = torch.rand(300, 2, generator=gen()), torch.arange(300) % 2
+    metadata_baseline(noise, labels, noise, labels, ("covid", "normal"), "covid")
+    assert given == [pytest.approx(0.5, abs=0.1)]
 
 
 def test_metadata_baseline_counts_classes_by_name_when_one_has_no_training_film():

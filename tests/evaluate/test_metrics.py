@@ -84,6 +84,8 @@ def test_youden_threshold_by_brute_force(seed):
 def test_youden_threshold_is_finite_where_no_score_helps():
     scores, positive = torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([True, True, False, False])
     assert metrics.youden_threshold(scores, positive) == pytest.approx(0.1)
+    ties = torch.tensor([0.9, 0.9, 0.5, 0.5])
+    assert metrics.youden_threshold(ties, torch.tensor([True, False] * 2)) == pytest.approx(0.9)
 
 
 def test_confusion_has_true_classes_by_row():

@@ -1,0 +1,110 @@
+"""The command line: one verb a stage, every setting an option, help from the config's docs.
+
+Only the config is imported before a verb is known to be wanted: `--help` must not pay for torch.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from medistill import __version__
+from medistill.config import Config
+from medistill.errors import UserError
+
+VERBS = {
+    "check": "read every film and list all that is wrong, without writing anything",
+    "experts": "train the expert networks on the training films",
+    "distill": "distil the films into a few synthetic images per class",
+    "evaluate": "train fresh networks on the synthetic images and measure them on the test films",
+    "audit": "search what the synthetic images tell about patients",
+    "release": "write the folder that can be shared, if the audit allows it",
+    "run": "all of these in order; what is done already is not done again",
+}
+
+
+class Parser(ArgumentParser):
+    """A parser whose mistakes are one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the cause in one line."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, UserError):
+                message = str(cause)
+                break
+            cause = cause.__cause__ or cause.__context__
+        fail(" ".join(message.split()))
+
+
+def fail(message: str) -> NoReturn:
+    """Print a mistake of the user's and exit with code 2."""
+    print(f"medistill: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def parser(verb: str) -> Parser:
+    """The parser of one verb."""
+    made = Parser(prog=f"medistill {verb}", description=VERBS[verb].capitalize() + ".")
+    made.add_argument("--config", action="config", help="a YAML file of settings; later options override it")
+    made.add_class_arguments(Config, None, help="settings of the run")
+    return made
+
+
+def usage() -> str:
+    """The help of `medistill` itself."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return (
+        "usage: medistill VERB [--config FILE.yaml] [--SETTING VALUE ...]\n\n"
+        f"Distil a hospital's chest X-rays into a few synthetic images that can be shared.\n\n{verbs}\n\n"
+        "`medistill VERB --help` lists every setting, `--print_config` prints them as YAML.\n"
+        "Example: medistill run --config configs/phantom.yaml --distill.ipc 2"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `medistill`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if words[0] == "--version":
+        print(f"medistill {__version__}")
+        return
+    verb = words.pop(0)
+    if verb not in VERBS:
+        fail(f"{verb!r} is not a verb; choose one of {', '.join(VERBS)}")
+    made = parser(verb)
+    config = made.instantiate_classes(made.parse_args([_shipped(word) for word in words]))
+    values = {name: config[name] for name in Config.__dataclass_fields__}
+    try:
+        stage(verb)(Config(**values))
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("medistill: stopped; the same command goes on where this one left off", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def stage(verb: str) -> Callable[[Config], None]:
+    """The stages behind a verb."""
+    from medistill.stages import verbs
+
+    return verbs.VERBS[verb]
+
+
+def _shipped(word: str) -> str:
+    """A config that is not found here is looked up among those shipped with the package."""
+    if not word.startswith("configs/") or Path(word).exists():
+        return word
+    package = Path(__file__).parent
+    # an installed package carries its configs inside, a checkout beside
+    found = [place / word for place in (package, package.parent) if (place / word).exists()]
+    return str(found[0]) if found else word
+
+
+if __name__ == "__main__":
+    main()

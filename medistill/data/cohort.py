@@ -1,0 +1,247 @@
+"""A cohort: one row per film with label and patient, from a CSV or folders; every mistake told at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medistill.errors import UserError
+
+COLUMNS = ("path", "label", "patient_id", "view", "sex", "age", "site", "split")
+NEEDED = ("path", "label", "patient_id")
+SPLITS = ("train", "val", "test")
+UNKNOWN = "unknown"
+SHOWN = 20  # mistakes of one kind that are spelt out before the rest is only counted
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Films with their labels and patients.
+
+    Attributes:
+        table: one row per film, the columns of COLUMNS as strings, "" where the source says nothing; `path`
+            is absolute.
+        classes: the class names in the order of the labels.
+    """
+
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The films' files."""
+        return [Path(path) for path in self.table["path"]]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) indices into `classes`."""
+        return np.array([self.classes.index(label) for label in self.table["label"]], dtype=np.int64)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) the patient as a number in order of appearance; a film without one is its own group."""
+        return patient_groups(self.table["patient_id"].tolist())
+
+    @property
+    def unknown_patients(self) -> int:
+        """Films whose patient is said to be unknown."""
+        return int((self.table["patient_id"] == UNKNOWN).sum())
+
+    @property
+    def given_split(self) -> list[str] | None:
+        """The split each film comes with, or None when the source gives none."""
+        split = self.table["split"].tolist()
+        return split if any(split) else None
+
+    def keep(self, rows: list[int]) -> "Cohort":
+        """The cohort of some rows, in their order."""
+        return Cohort(self.table.iloc[rows].reset_index(drop=True), self.classes)
+
+
+def patient_groups(patient_ids: list[str]) -> NDArray[np.int64]:
+    """(N,) numbers in order of appearance, a new one for every `unknown`."""
+    keys = [(name, row if name == UNKNOWN else 0) for row, name in enumerate(patient_ids)]
+    numbers: dict[tuple[str, int], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def read_cohort(
+    source: Path,
+    *,
+    columns: dict[str, str] | None = None,
+    classes: list[str] | None = None,
+    unknown_patients: bool = False,
+) -> Cohort:
+    """Read a cohort and tell all its mistakes at once.
+
+    Args:
+        source: a CSV whose paths are relative to it, or a folder of class folders, optionally under train/,
+            val/ and test/.
+        columns: our column name -> the CSV's, where they differ.
+        classes: the class names in the order of the labels; None takes those found, sorted.
+        unknown_patients: permit films whose patient is unknown (`patient_id: unknown`, and class folders).
+
+    Raises:
+        UserError: one line for each kind of mistake and film.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; check data.source")
+    if source.is_dir():
+        table, names = _read_folder(source)
+    else:
+        table, names = _read_csv(source, columns or {})
+    found = sorted(set(table["label"]) - {""})
+    cohort = Cohort(table, tuple(classes if classes is not None else found))
+    mistakes = _row_mistakes(cohort, names) + _cohort_mistakes(cohort, names, source, unknown_patients)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return cohort
+
+
+def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table of a CSV, and each row's name in messages."""
+    strangers = sorted(set(columns) - set(COLUMNS))
+    if strangers:
+        raise UserError(
+            f"data.columns: {', '.join(strangers)} is no column of a cohort; known are {', '.join(COLUMNS)}"
+        )
+    try:
+        raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (ValueError, pd.errors.ParserError) as error:  # ValueError: bad encoding, or an empty file
+        raise UserError(
+            f"{source.name}: not a CSV in UTF-8 ({error}); export it again with commas"
+        ) from error
+    theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
+    missing = [
+        name for ours, name in theirs.items() if name not in raw and (ours in NEEDED or ours in columns)
+    ]
+    if missing:
+        raise UserError(
+            f"{source.name}: no column {', '.join(missing)} among {', '.join(map(str, raw.columns))}; "
+            "add it, or name the right one in data.columns"
+        )
+    table = pd.DataFrame(
+        {ours: raw[name].str.strip() if name in raw else "" for ours, name in theirs.items()}, index=raw.index
+    )
+    names = [f"{source.name} row {row + 2} ({path})" for row, path in enumerate(table["path"])]
+    table["path"] = [str((source.parent / path).resolve()) if path else "" for path in table["path"]]
+    return table, names
+
+
+def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table of a folder of class folders, and each row's name in messages."""
+    folders = _subfolders(source)
+    splits = [folder for folder in folders if folder.name in SPLITS]
+    if splits and len(splits) < len(folders):
+        others = ", ".join(folder.name for folder in folders if folder not in splits)
+        raise UserError(
+            f"{source}: holds {others} beside the folders of a split; move it, or list the films in a CSV"
+        )
+    rows = []
+    for top in splits or [source]:
+        for folder in _subfolders(top):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and not path.name.startswith("."):
+                    rows.append((str(path.resolve()), folder.name, UNKNOWN, top.name if splits else ""))
+    table = pd.DataFrame(rows, columns=["path", "label", "patient_id", "split"], dtype=str)
+    table = table.reindex(columns=list(COLUMNS), fill_value="")
+    root = source.resolve()
+    return table, [
+        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
+        for path in table["path"]
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _row_mistakes(cohort: Cohort, names: list[str]) -> list[str]:
+    """Mistakes that can be pinned on one row."""
+    table = cohort.table
+    mistakes: dict[str, list[str]] = {}
+    seen: dict[str, int] = {}
+    splits_given = cohort.given_split is not None
+    for row, (path, label, patient, split) in enumerate(
+        zip(table["path"], table["label"], table["patient_id"], table["split"], strict=True)
+    ):
+
+        def tell(kind: str, text: str, name: str = names[row]) -> None:
+            mistakes.setdefault(kind, []).append(f"{name}: {text}")
+
+        if not path:
+            tell("path", "path is empty; name the film's file or delete the row")
+        elif path in seen:
+            first = seen[path]
+            if table["label"][first] != label:
+                tell(
+                    "labels",
+                    f"the film stands under two labels, {table['label'][first]} and {label}; decide for one",
+                )
+            else:
+                tell("rows", "the film is listed twice; delete one row")
+        elif not Path(path).is_file():
+            tell("missing", "no such file; paths are relative to the table")
+        seen.setdefault(path, row)
+        if label not in cohort.classes:
+            tell(
+                "label",
+                f"label {label or 'empty'} is none of {', '.join(cohort.classes)}; mend it or data.classes",
+            )
+        if not patient:
+            tell("patient", "patient_id is empty; fill it in, or write unknown where it cannot be known")
+        if splits_given and split not in SPLITS:
+            tell(
+                "split",
+                f"split {split or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
+            )
+    return [line for lines in mistakes.values() for line in _first_lines(lines)]
+
+
+def _first_lines(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many there are more."""
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"... and {more} more of this kind"] if more > 0 else [])
+
+
+def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_patients: bool) -> list[str]:
+    """Mistakes of the cohort as a whole."""
+    table, name = cohort.table, source.name
+    if table.empty:
+        return [
+            f"{name}: lists no film; a cohort needs a row per film, or a folder per class with films in it"
+        ]
+    mistakes = [
+        f"{name}: no film of class {label}; add films or leave it out of data.classes"
+        for label in cohort.classes
+        if label not in set(table["label"])
+    ]
+    if len(cohort.classes) < 2:
+        mistakes.append(f"{name}: {len(cohort.classes)} class found; a classifier needs two or more")
+    if len(set(cohort.groups.tolist())) == 1:
+        mistakes.append(f"{name}: all films are of one patient; a split by patient needs several")
+    if cohort.unknown_patients and not unknown_patients:
+        mistakes.append(
+            f"{name}: {cohort.unknown_patients} of {len(table)} films have no patient id; give ids, or "
+            "permit this with data.unknown_patients: one patient may then stand on both sides of a split"
+        )
+    known = table[(table["patient_id"] != UNKNOWN) & (table["patient_id"] != "")]
+    crossing = [
+        rows
+        for _, rows in known.groupby("patient_id", sort=False).groups.items()
+        if known.loc[rows, "split"].nunique() > 1
+    ]
+    mistakes += _first_lines(
+        [
+            f"{names[rows[0]]}: its patient stands in {' and '.join(sorted(set(table.loc[rows, 'split'])))}, "
+            f"with {len(rows)} films; move all films of a patient to one split"
+            for rows in crossing
+        ]
+    )
+    return mistakes

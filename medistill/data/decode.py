@@ -1,0 +1,199 @@
+"""Decode films in worker processes with a time and a memory limit; a worker's death is that file's error."""
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, TimeoutError
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+from torch import Tensor
+
+from medistill.data.film import MODALITIES, VIEWS, FilmError
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
+
+CHUNK = 16  # films a task: one task a film would spend more on messages than on small films
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The films of a list of paths, in its order; the row of a bad file is zero, and `errors` says why.
+
+    Attributes:
+        images: (N, 1, S, S) float32 in [0, 1].
+        choices: what the reader decided for each film (see `medistill.data.film.Film`); {} for a bad file.
+        hashes: the SHA-256 of each film's pixels at full size; "" for a bad file.
+        errors: index of a bad file -> one sentence: its name, what was found, what to do.
+    """
+
+    images: Tensor
+    choices: list[dict[str, Any]]
+    hashes: list[str]
+    errors: dict[int, str]
+
+    @property
+    def good(self) -> list[int]:
+        """The indices of the films that could be decoded."""
+        return [index for index in range(len(self.hashes)) if index not in self.errors]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One file's outcome as it travels back from a worker: an image (1, S, S), or an error's text."""
+
+    image: NDArray[np.float32] | None
+    choices: dict[str, Any]
+    sha256: str
+    error: str
+
+
+def decode(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    views: Sequence[str] = VIEWS,
+    workers: int = 2,
+    seconds: float = 30,
+    memory_gib: float = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Decoded:
+    """Decode files to images of `size` pixels a side; the result does not depend on the number of workers.
+
+    Args:
+        paths: DICOM, PNG, JPEG or WebP files.
+        size: the side of an image in pixels.
+        modalities: accepted values of Modality.
+        views: accepted values of View Position; "" accepts files that name none.
+        workers: the number of processes.
+        seconds: the time one film may take.
+        memory_gib: the memory one worker may take for films, in GiB (no limit on Windows).
+        progress: called with (files done, files in all) as results come in.
+    """
+    task = partial(read_chunk, size=size, modalities=tuple(modalities), views=tuple(views))
+    readings: dict[int, Reading] = {}
+
+    def run(pool: ProcessPool, chunks: list[range]) -> list[tuple[range, str]]:
+        """Decode chunks of indices into `readings`; return those whose worker was lost, with the reason."""
+        lost = []
+        futures = [
+            pool.schedule(task, args=([paths[i] for i in chunk],), timeout=seconds) for chunk in chunks
+        ]
+        for chunk, future in zip(chunks, futures, strict=True):
+            reason = _collect(future, chunk, readings, seconds)
+            if reason:
+                lost.append((chunk, reason))
+            if progress is not None:
+                progress(len(readings), len(paths))
+        return lost
+
+    pool = ProcessPool(workers, context=worker_context(), initializer=start_worker, initargs=(memory_gib,))
+    try:
+        every = range(len(paths))
+        lost = run(pool, [every[start : start + CHUNK] for start in every[::CHUNK]])
+        # a lost worker takes its whole chunk along: read each of those films again, alone
+        for (index,), reason in run(pool, [range(i, i + 1) for chunk, _ in lost for i in chunk]):
+            text = f"{paths[index].name}: {reason}; leave the file out or export it again"
+            readings[index] = Reading(None, {}, "", text)
+    finally:
+        pool.stop()
+        pool.join()
+    return _gather([readings[index] for index in range(len(paths))], size)
+
+
+def _collect(
+    future: "Future[list[Reading]]", chunk: range, readings: dict[int, Reading], seconds: float
+) -> str:
+    """Put a task's results into `readings`; the reason when its worker was lost, else ""."""
+    try:
+        readings.update(zip(chunk, future.result(), strict=True))
+    except TimeoutError:
+        return f"decoding took longer than {seconds:g} s"
+    except ProcessExpired as error:
+        return f"the decoder crashed (exit code {error.exitcode})"
+    except MemoryError:
+        return "decoding needs more memory than is allowed"
+    return ""
+
+
+def _gather(readings: list[Reading], size: int) -> Decoded:
+    """Readings in order as one Decoded."""
+    images = torch.zeros(len(readings), 1, size, size)
+    errors = {}
+    for index, reading in enumerate(readings):
+        if reading.image is None:
+            errors[index] = reading.error
+        else:
+            images[index] = torch.from_numpy(reading.image)
+    choices = [reading.choices for reading in readings]
+    return Decoded(images, choices, [reading.sha256 for reading in readings], errors)
+
+
+def worker_context() -> multiprocessing.context.BaseContext:
+    """A start method that imports MONAI once, before the first worker, where the system offers one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medistill.data.transforms"])
+    return context
+
+
+def start_worker(memory_gib: float) -> None:
+    """Prepare a worker: imports outside any film's time limit, one thread, and the memory limit."""
+    import medistill.data.transforms  # noqa: F401
+
+    torch.set_num_threads(1)
+    if sys.platform == "win32":
+        return
+    import resource
+
+    held = 0
+    if Path("/proc/self/statm").exists():
+        # address space that libraries have mapped already does not count against the films
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = held + int(memory_gib * 2**30)
+    resource.setrlimit(
+        resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+
+
+def read_chunk(
+    paths: Sequence[Path], *, size: int, modalities: tuple[str, ...], views: tuple[str, ...]
+) -> list[Reading]:
+    """Read films one after another inside a worker; a bad one becomes an error text."""
+    transform = _transform(size, modalities, views)
+    readings = []
+    for path in paths:
+        try:
+            film = transform(path)
+        except RuntimeError as error:
+            readings.append(Reading(None, {}, "", _told(path, error)))
+        else:
+            readings.append(Reading(film.image.numpy(), film.choices, film.sha256, ""))
+    return readings
+
+
+@cache
+def _transform(size: int, modalities: tuple[str, ...], views: tuple[str, ...]) -> "Compose":
+    """The worker's transform, built once: MONAI probes all its readers each time."""
+    from medistill.data.transforms import film_transform
+
+    return film_transform(size, modalities=modalities, views=views)
+
+
+def _told(path: Path, error: RuntimeError) -> str:
+    """What went wrong in a Compose, which wraps the reader's FilmError, as one sentence."""
+    if isinstance(error.__cause__, FilmError):
+        return str(error.__cause__)
+    if isinstance(error.__cause__, MemoryError):
+        return f"{path.name}: needs more memory than is allowed; leave the file out or raise the memory limit"
+    return f"{path.name}: decoded, but not brought to size ({error.__cause__ or error}); leave the file out"

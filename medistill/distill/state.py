@@ -1,0 +1,89 @@
+"""The state of a distillation: what a checkpoint holds, so that a resumed run ends with the same bytes."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from medistill.config import Distill
+from medistill.files import read_metadata, write_tensors
+
+HISTORY = ("loss", "loss_unweighted", "alpha", "weight_share", "weight_mean", "skipped")
+
+
+@dataclass
+class State:
+    """Everything that changes from one iteration to the next; random numbers depend on the iteration alone.
+
+    Attributes:
+        images: (M, C, H, W) the pixels being learned.
+        logits: (M, K) label logits; log of the one-hot labels' smoothing when labels are learned.
+        labels: (M, K) one-hot labels.
+        step: the inner step size, as log alpha or alpha, a scalar.
+        weight: W, (P,).
+        images_velocity: momentum of the pixels.
+        logits_velocity: momentum of the label logits.
+        step_velocity: momentum of the step size.
+        average: moving average of the pixels; the pixels themselves when there is none.
+        history: (iterations done, 6) float64, the columns of HISTORY.
+        skipped_in_a_row: iterations skipped since the last good one.
+    """
+
+    images: Tensor
+    logits: Tensor
+    labels: Tensor
+    step: Tensor
+    weight: Tensor
+    images_velocity: Tensor
+    logits_velocity: Tensor
+    step_velocity: Tensor
+    average: Tensor
+    history: Tensor
+    skipped_in_a_row: Tensor
+
+    @classmethod
+    def begin(cls, images: Tensor, labels: Tensor, parameters: int, settings: Distill) -> "State":
+        """The state before the first iteration, from start images and one-hot labels (M, K)."""
+        logits = 10.0 * labels
+        step = torch.as_tensor(settings.alpha, dtype=images.dtype, device=images.device)
+        step = step.log() if settings.alpha_space == "log" else step
+        return cls(
+            images=images.clone(),
+            logits=logits,
+            labels=labels,
+            step=step,
+            weight=images.new_ones(parameters),
+            images_velocity=torch.zeros_like(images),
+            logits_velocity=torch.zeros_like(logits),
+            step_velocity=torch.zeros_like(step),
+            average=images.clone(),
+            history=torch.zeros(0, len(HISTORY), dtype=torch.float64),
+            skipped_in_a_row=torch.zeros((), dtype=torch.int64),
+        )
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return len(self.history)
+
+    def save(self, path: Path, key: str) -> None:
+        """Write a checkpoint; the key names the settings it belongs to, the threads its rounding."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        write_tensors(path, tensors, {"key": key, "threads": torch.get_num_threads(), "compiled": False})
+
+    @classmethod
+    def load(cls, path: Path, key: str, device: torch.device) -> "State | None":
+        """Read a checkpoint and restore its number of threads; None when there is none of this key."""
+        if not path.exists():
+            return None
+        metadata = read_metadata(path)
+        if metadata["key"] != key:
+            return None
+        torch.set_num_threads(metadata["threads"])
+        tensors = {
+            name: tensor if name in ("history", "skipped_in_a_row") else tensor.to(device)
+            for name, tensor in load_file(path).items()
+        }
+        return cls(**tensors)

@@ -1,0 +1,171 @@
+"""Metrics of a classifier of films, and their intervals over patients.
+
+Every metric is defined once, for films with weights: weights of one give the value itself, the multiplicities
+of a bootstrap resample give that resample's value. Probabilities are (N, K), labels (N,) index the K classes;
+`positive` names the class a screening test looks for.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, roc_curve
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+NAMES = ("accuracy", "balanced_accuracy", "auroc_macro", "auroc_positive", "sensitivity", "specificity")
+
+LEVEL = 0.95
+FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Percentile intervals over patients.
+
+    Attributes:
+        intervals: low and high end of each metric at the level of 95 %.
+        resamples: how many were drawn.
+        skipped: of these, how many a metric left out because a class it needs was absent.
+    """
+
+    intervals: dict[str, tuple[float, float]]
+    resamples: int
+    skipped: dict[str, int]
+
+
+def weighted_auroc(scores: Array, positive: NDArray[np.bool_], weights: Array) -> Array:
+    """(R,) AUROC of scores (N,) for R sets of film weights (R, N): Mann-Whitney's statistic, ties as a half.
+
+    NaN where a set has no weight on positives or none on negatives.
+    """
+    order = np.argsort(scores, kind="stable")
+    scores, positive, weights = scores[order], positive[order], weights[:, order]
+    below = np.pad(np.cumsum(weights * ~positive, axis=1), ((0, 0), (1, 0)))  # (R, N + 1) negatives lower
+    first, last = np.searchsorted(scores, scores, "left"), np.searchsorted(scores, scores, "right")
+    wins = (weights * positive * (below[:, first] + below[:, last]) / 2).sum(1)
+    pairs = (weights * positive).sum(1) * below[:, -1]
+    return _ratio(wins, pairs)
+
+
+def weighted_metrics(
+    probabilities: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    positive: str,
+    threshold: float,
+    weights: Array,
+) -> dict[str, Array]:
+    """Each metric of NAMES, (R,), for R sets of film weights (R, N); NaN where a class it needs is absent."""
+    p = probabilities.double().numpy(force=True)
+    y = labels.numpy(force=True)
+    target = list(classes).index(positive)
+    correct, is_positive, called = p.argmax(1) == y, y == target, p[:, target] >= threshold
+    one_vs_rest = [weighted_auroc(p[:, k], y == k, weights) for k in range(len(classes))]
+    return {
+        "accuracy": _share(weights, correct),
+        "balanced_accuracy": np.mean([_share(weights, correct, y == k) for k in range(len(classes))], axis=0),
+        "auroc_macro": np.mean(one_vs_rest, axis=0),
+        "auroc_positive": one_vs_rest[target],
+        "sensitivity": _share(weights, called, is_positive),
+        "specificity": _share(weights, ~called, ~is_positive),
+    }
+
+
+def measure(
+    probabilities: Tensor, labels: Tensor, classes: Sequence[str], positive: str, threshold: float
+) -> dict[str, float]:
+    """Every metric of NAMES; NaN for those that need a class without a film.
+
+    accuracy and balanced_accuracy take the most probable class; auroc_macro is the mean of the K one-vs-rest
+    AUROCs; sensitivity and specificity call a film positive from `threshold` on.
+    """
+    weights = np.ones((1, len(labels)))
+    values = weighted_metrics(probabilities, labels, classes, positive, threshold, weights)
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def youden_threshold(scores: Tensor, is_positive: Tensor) -> float:
+    """The score (N,) that, as a threshold, has the largest sensitivity + specificity - 1 (Youden's J).
+
+    The highest such score; call it on validation films, never on the test.
+    """
+    false_rate, true_rate, thresholds = roc_curve(
+        is_positive.numpy(force=True), scores.double().numpy(force=True)
+    )
+    # The first point calls nothing positive: its threshold is infinite, and its J of 0 the last one has too.
+    return float(thresholds[1 + np.argmax((true_rate - false_rate)[1:])])
+
+
+def bootstrap_by_patient(
+    probabilities: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    classes: Sequence[str],
+    positive: str,
+    threshold: float,
+    generator: torch.Generator,
+    resamples: int = 1000,
+) -> Bootstrap:
+    """Intervals of every metric from patients drawn with replacement, each with all its films.
+
+    Films of one patient are not independent; resampling films would make the intervals too narrow.
+    """
+    patient, count = _numbered(groups)
+    drawn = torch.randint(count, (resamples, count), generator=generator)
+    multiplicity = torch.zeros(resamples, count, dtype=torch.float64)
+    multiplicity.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    weights = multiplicity[:, patient].numpy()  # (R, N)
+    values = weighted_metrics(probabilities, labels, classes, positive, threshold, weights)
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    intervals, skipped = {}, {}
+    for name, value in values.items():
+        defined = value[~np.isnan(value)]
+        low, high = np.quantile(defined, tails) if len(defined) else (math.nan, math.nan)
+        intervals[name] = (float(low), float(high))
+        skipped[name] = resamples - len(defined)
+    return Bootstrap(intervals, resamples, skipped)
+
+
+def summary(runs: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """Mean and sample standard deviation (n - 1) of each metric over runs; of one run the latter is 0."""
+    table = {name: np.array([run[name] for run in runs]) for name in runs[0]}
+    spread = 1 if len(runs) > 1 else 0
+    return {name: (float(values.mean()), float(values.std(ddof=spread))) for name, values in table.items()}
+
+
+def confusion(probabilities: Tensor, labels: Tensor) -> list[list[int]]:
+    """K x K films: a row for each true class, a column for the most probable one."""
+    known = range(probabilities.shape[1])
+    return confusion_matrix(
+        labels.numpy(force=True), probabilities.argmax(1).numpy(force=True), labels=known
+    ).tolist()
+
+
+def roc_points(scores: Tensor, is_positive: Tensor) -> Array:
+    """(101,) true positive rates at FALSE_POSITIVE_RATES, so that the curves of students can be averaged."""
+    false_rate, true_rate, _ = roc_curve(is_positive.numpy(force=True), scores.double().numpy(force=True))
+    points = np.interp(FALSE_POSITIVE_RATES, false_rate, true_rate)
+    points[0] = 0.0
+    return points
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    """Elementwise top / bottom, NaN where the bottom is 0."""
+    return np.divide(top, bottom, out=np.full_like(bottom, np.nan), where=bottom > 0)
+
+
+def _share(weights: Array, hit: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Array:
+    """(R,) the weighted share of hits (N,) among some films (N,), or among all; NaN where there are none."""
+    chosen = weights if among is None else weights[:, among]
+    return _ratio(chosen @ (hit if among is None else hit[among]).astype(float), chosen.sum(1))
+
+
+def _numbered(groups: Tensor) -> tuple[Tensor, int]:
+    """Patients (N,) renumbered 0 ... G - 1, and G."""
+    names, patient = torch.unique(groups.cpu(), return_inverse=True)
+    return patient, len(names)

@@ -1,0 +1,171 @@
+"""The folder that leaves the house: written whole or not at all, the same bytes every time."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from medistill.audit.gate import refuse
+from medistill.data.imageset import denormalise
+from medistill.distill.distilled import Distilled
+from medistill.errors import UserError
+from medistill.files import sha256, write_json, write_text
+from medistill.release.card import card
+from medistill.release.load import AUDIT, EVALUATION, IMAGES, SUMS, verify
+
+CONFIG = "config.yaml"
+CARD = "README.md"
+PREVIEW = "preview.png"
+
+WITHHELD = "(withheld)"
+
+# Keys of a config, at any depth, that tell where data lie, who made the run, or how pseudonyms were salted.
+WITHHELD_KEYS = (
+    "cache",
+    "cohort",
+    "csv",
+    "dir",
+    "directory",
+    "file",
+    "files",
+    "folder",
+    "folders",
+    "host",
+    "hosts",
+    "master_addr",
+    "out",
+    "output",
+    "path",
+    "paths",
+    "project_dir",
+    "root",
+    "roots",
+    "salt",
+    "tracking",
+    "tracking_uri",
+    "uri",
+    "user",
+    "work",
+    "workdir",
+)
+
+# Free text about the source, which may hold a public address.
+PUBLIC_KEYS = ("citation", "licence", "license")
+
+# A whole value such as /data, ~/x, ../x, C:\x, \\server\x, sqlite:///x, films/site or cohort.csv.
+_PATH_LIKE = re.compile(
+    r"(~|\.{1,2})?[/\\].*|~\w*|[A-Za-z]:\\.*|[A-Za-z][A-Za-z0-9+.-]*:/.*|\S*[/\\]\S*"
+    r"|.*\.(csv|db|dcm|gz|jpe?g|json|pkl|png|pt|safetensors|tsv|txt|xlsx?|ya?ml|zip)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def redact(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config in which every value that locates data, people or machines reads "(withheld)".
+
+    Withheld are the values of `WITHHELD_KEYS` at any depth and every text that looks like a path or an
+    address, except under `PUBLIC_KEYS`.
+    """
+    return {
+        key: value if key in PUBLIC_KEYS else WITHHELD if _withheld(key, value) else _redacted(value)
+        for key, value in config.items()
+    }
+
+
+def _withheld(key: str, value: Any) -> bool:
+    """Whether a key's value must not leave; an empty value tells nothing and stays."""
+    return value is not None and value != "" and key.lower() in WITHHELD_KEYS
+
+
+def _redacted(value: Any) -> Any:
+    """A value of a config without the paths in it; a mapping from paths is withheld as a whole."""
+    if isinstance(value, Mapping):
+        return WITHHELD if any(_is_path(key) for key in value) else redact(value)
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    return WITHHELD if _is_path(value) else value
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value is a path or an address."""
+    if isinstance(value, str):
+        return _PATH_LIKE.fullmatch(value.strip()) is not None
+    return isinstance(value, PurePath)
+
+
+def write_release(
+    folder: Path,
+    *,
+    distilled: Distilled,
+    config_yaml: str,
+    evaluation: dict[str, Any],
+    audit: dict[str, Any],
+    overview: dict[str, Any],
+) -> Path:
+    """Write a release: images, config, evaluation, audit, card, preview and SHA256SUMS; return the folder.
+
+    The files are written to a folder beside and renamed at the end. An identical release is left as it is.
+    The config and the provenance pass through `redact` here, whatever the caller did. Formats: see `card`.
+
+    Raises:
+        UserError: the audit's verdict is fail, or the folder holds something else already.
+    """
+    refuse(audit)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        distilled = replace(distilled, provenance=redact(distilled.provenance))
+        distilled.save(temporary / IMAGES)
+        write_text(temporary / CONFIG, _config(config_yaml))
+        write_json(temporary / EVALUATION, evaluation)
+        write_json(temporary / AUDIT, audit)
+        write_text(temporary / CARD, card(distilled, evaluation, audit, overview))
+        _preview(temporary / PREVIEW, distilled)
+        write_sums(temporary)
+        if folder.is_dir() and any(folder.iterdir()):
+            _require_same(folder, temporary)
+        else:
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS over every file of a folder, sorted by name, as `sha256sum -c` reads it."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS]
+    write_text(folder / SUMS, "".join(lines))
+
+
+def _config(text: str) -> str:
+    """A config's YAML redacted; comments are lost, for they may hold a path as well."""
+    config = yaml.safe_load(text)
+    if not isinstance(config, dict):
+        raise UserError(f"{CONFIG}: a {type(config).__name__} where a mapping belongs; pass the run's config")
+    return yaml.safe_dump(redact(config), sort_keys=True, allow_unicode=True)
+
+
+def _preview(path: Path, distilled: Distilled) -> None:
+    """Draw the images by class."""
+    from medistill.report.plots import distilled_grid
+
+    pixels = denormalise(distilled.images, distilled.mean, distilled.std).clamp(0, 1)
+    distilled_grid(pixels, distilled.targets, distilled.classes, path)
+
+
+def _require_same(folder: Path, written: Path) -> None:
+    """Raise a UserError unless an existing folder is an intact release of the same bytes."""
+    remedy = "name another folder, or move the old one away"
+    if not (folder / SUMS).is_file():
+        raise UserError(f"{folder}: exists and holds no release; {remedy}")
+    if (folder / SUMS).read_bytes() != (written / SUMS).read_bytes():
+        raise UserError(f"{folder}: holds a different release; {remedy}")
+    verify(folder)

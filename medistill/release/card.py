@@ -1,0 +1,263 @@
+"""The card of a release: what it is, how it is used, what it is worth and what it may give away."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from medistill.distill.distilled import Distilled
+
+# Where the reader puts the name of the folder in the example.
+FOLDER = "path/to/this/folder"
+
+# A number of patients below this may point at one of them, so it is not printed.
+SMALL = 10
+
+EXAMPLE = f"""\
+import torch
+import medistill
+
+data = medistill.load("{FOLDER}")  # refuses files that were changed
+network = data.network(seed=0)
+optimiser = torch.optim.SGD(network.parameters(), lr=data.lr, momentum=0.9, weight_decay=5e-4)
+for _ in range(300):
+    loss = torch.nn.functional.cross_entropy(network(data.images), data.labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+"""
+
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc_macro": "AUROC, mean of classes",
+    "auroc_positive": "AUROC, {positive}",
+    "sensitivity": "sensitivity, {positive}",
+    "specificity": "specificity, {positive}",
+}
+
+
+def card(
+    distilled: Distilled, evaluation: dict[str, Any], audit: dict[str, Any], overview: dict[str, Any]
+) -> str:
+    """The README.md of a release; its numbers come from the arguments, and what they lack is left out.
+
+    Args:
+        distilled: the set that is released.
+        evaluation: {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "arms": {name:
+            {"mean": {metric: x}, "sd": {metric: x}, "interval": {metric: [low, high]}}}} with the arms
+            "distilled", "random real", "full data" and others, and the metrics of `METRICS`.
+        audit: what `medistill.audit.gate.audit_json` returns.
+        overview: the source {"name", "citation", "licence", "counts": {split: {class: films}},
+            "patients": {split: n}}, each optional.
+    """
+    source = _text(overview.get("name", "chest X-rays"))
+    sections = [
+        f"# Distilled set of {source}",
+        _introduction(distilled, source),
+        "## What is in it\n\n" + _contents(distilled, overview),
+        "## How it was made\n\n" + _making(distilled),
+        "## How to use it\n\n" + _usage(distilled),
+        "## What it is worth\n\n" + _accuracy(evaluation),
+        "## What it may give away\n\n" + _privacy(audit),
+        "## Limits\n\n" + _limits(distilled, evaluation),
+        "## Source and terms\n\n" + _terms(overview),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _introduction(distilled: Distilled, source: str) -> str:
+    """What this is, in one paragraph."""
+    m, channels, height, width = distilled.images.shape
+    return (
+        f"{m} synthetic images of {height} × {width} pixels ({channels} channel{'s' * (channels > 1)}) in "
+        f"{len(distilled.classes)} classes, distilled from {source}. A classifier is trained on them "
+        "instead of on the source. **For research, not for diagnosis.**"
+    )
+
+
+def _contents(distilled: Distilled, overview: Mapping[str, Any]) -> str:
+    """The classes with their images here and their films in the source."""
+    counts = {
+        split: films for split, films in overview.get("counts", {}).items() if isinstance(films, Mapping)
+    }
+    here = [int((distilled.targets == index).sum()) for index in range(len(distilled.classes))]
+    rows = [
+        [name, images, *(_count(films.get(name)) for films in counts.values())]
+        for name, images in zip(distilled.classes, here, strict=True)
+    ]
+    table = _table(["class", "synthetic images", *(f"source films, {split}" for split in counts)], rows)
+    patients = [f"{split} {_count(n)}" for split, n in overview.get("patients", {}).items()]
+    return table + (f"\n\nPatients in the source: {', '.join(patients)}." if patients else "")
+
+
+def _making(distilled: Distilled) -> str:
+    """Method, start and the rest of the provenance."""
+    net = distilled.architecture
+    known = {
+        **{_text(key): value for key, value in sorted(distilled.provenance.items())},
+        "network": f"{net.name}, width {net.width}, depth {net.depth}, {net.size} × {net.size} pixels",
+        "augmentation": ", ".join(distilled.augment) or "none",
+        "learning rate": f"{distilled.lr:.6g}",
+        "normalisation": f"(pixel − {list(distilled.mean)}) / {list(distilled.std)}, pixels in [0, 1]",
+    }
+    text = "\n".join(f"- {key}: {_value(value)}" for key, value in known.items())
+    if str(distilled.provenance.get("start", "")).startswith("real"):
+        text += (
+            "\n\nThe images started from real films of the source. Such a start can leave traces of them; "
+            "there is no formal guarantee."
+        )
+    return text
+
+
+def _usage(distilled: Distilled) -> str:
+    """The example that a test executes."""
+    net = distilled.architecture
+    return (
+        f"```python\n{EXAMPLE}```\n\n"
+        f"For films `x` of shape (B, {net.channels}, {net.size}, {net.size}) with pixels in [0, 1], "
+        "`network(data.normalise(x)).softmax(1)` gives the probabilities of "
+        f"{', '.join(_text(name) for name in distilled.classes)}. "
+        "The networks measured below were trained as `config.yaml` says. `preview.png` shows the images; "
+        "`sha256sum -c SHA256SUMS` checks the files without Python."
+    )
+
+
+def _accuracy(evaluation: Mapping[str, Any]) -> str:
+    """The table of arms and how far the distilled set comes towards the full data."""
+    arms: dict[str, Any] = evaluation.get("arms", {})
+    measured = [metric for metric in METRICS if any(metric in arm.get("mean", {}) for arm in arms.values())]
+    if not measured:
+        return "It was not measured on real films; nothing is known about its worth."
+    positive = _text(evaluation.get("positive", "positive class"))
+    header = ["trained on", *(METRICS[metric].format(positive=positive) for metric in measured)]
+    rows = [[name, *(_measure(arm, metric) for metric in measured)] for name, arm in arms.items()]
+    parts = [_protocol(evaluation), _table(header, rows)]
+    reached = _of_full(arms)
+    return "\n\n".join([*parts, reached] if reached else parts)
+
+
+def _protocol(evaluation: Mapping[str, Any]) -> str:
+    """How the table was measured."""
+    films, patients, seeds = (evaluation.get(key) for key in ("test_films", "test_patients", "seeds"))
+    on = "held-out real films" if films is None else f"{films} held-out real films"
+    of = "" if patients is None else f" of {_count(patients)} patients"
+    networks = "" if seeds is None else f" by {seeds} freshly trained networks"
+    return f"Measured on {on}{of}{networks}: mean ± standard deviation [interval], where they were computed."
+
+
+def _measure(arm: Mapping[str, Any], metric: str) -> str:
+    """One cell: mean ± sd [low, high], as far as known."""
+    mean, sd = arm.get("mean", {}).get(metric), arm.get("sd", {}).get(metric)
+    interval = arm.get("interval", {}).get(metric)
+    if mean is None:
+        return "–"
+    text = f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
+    return text if not interval else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _of_full(arms: Mapping[str, Any]) -> str:
+    """The share of the full data's accuracy that the distilled set reaches."""
+    means = [arms.get(name, {}).get("mean", {}).get("accuracy") for name in ("distilled", "full data")]
+    if None in means or not means[1]:
+        return ""
+    return f"That is {100 * means[0] / means[1]:.0f} % of the accuracy that the full data give."
+
+
+def _privacy(audit: Mapping[str, Any]) -> str:
+    """The verdicts in words: what was attacked, with which result, at which power."""
+    checks: Sequence[Mapping[str, Any]] = audit.get("checks", [])
+    if not checks:
+        return "Nothing was attacked, so nothing is known about what these images tell of a patient."
+    opening = (
+        f"Overall verdict: **{_text(audit.get('verdict', 'unknown'))}**. This says what was tried "
+        "against these images and what came of it; an attack not listed was not tried and may succeed."
+    )
+    formal = any(
+        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split()
+        for check in checks
+    )
+    closing = [] if formal else ["No formal guarantee (differential privacy) is given."]
+    return "\n\n".join([opening, "\n".join(_check(check) for check in checks), *closing])
+
+
+def _check(check: Mapping[str, Any]) -> str:
+    """One check as an item of a list."""
+    power = check.get("power")
+    known = (
+        "not measured"
+        if power is None
+        else f"{100 * power:.0f} %"
+        if isinstance(power, float | int)
+        else _value(power)
+    )
+    lines = [f"- **{_text(check.get('name', 'check'))}: {_text(check.get('verdict', 'unknown'))}.** "]
+    lines[0] += _text(check.get("explanation", ""))
+    lines += [f"  - measured: {_value(check['statistic'])}"] if check.get("statistic") else []
+    if check.get("interval"):
+        low, high = check["interval"]
+        lines.append(f"  - 95 % interval: {_value(low)} to {_value(high)}")
+    lines.append(f"  - power (share of planted leaks that the attack found): {known}")
+    return "\n".join(lines)
+
+
+def _limits(distilled: Distilled, evaluation: Mapping[str, Any]) -> str:
+    """What the reader must not do with it."""
+    limits = [
+        "Not for diagnosis, not a medical device: no clinical use was tested.",
+        "The images are no radiographs; what they show is a training signal, not anatomy.",
+        f"They fit the network they were distilled on ({distilled.architecture.name}); others may differ.",
+        "The numbers hold for films like those of the source; other scanners, hospitals and patients were "
+        "not measured, unless the table says so.",
+    ]
+    if "full data" not in evaluation.get("arms", {}):
+        limits.append("There is no comparison with training on the full data.")
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _terms(overview: Mapping[str, Any]) -> str:
+    """Citation and licence of the source, as given."""
+    lines = [f"- {key}: {_text(overview[key])}" for key in ("citation", "licence") if overview.get(key)]
+    return (
+        "\n".join(lines)
+        or "The source gave neither citation nor licence; ask its owner before using the set."
+    )
+
+
+def _count(n: Any) -> str:
+    """A count as it may be printed: small ones are not told exactly."""
+    if n is None:
+        return "–"
+    return f"fewer than {SMALL}" if 0 < n < SMALL else str(n)
+
+
+def _value(value: Any) -> str:
+    """A number, text or small dict as text; longer lists are in the JSON files."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_text(key)} {_value(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return (
+            f"{len(value)} values" if len(value) > SMALL else ", ".join(_value(item) for item in value) or "–"
+        )
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """One line of text that cannot break out of its place in the Markdown."""
+    text = " ".join(str(value).split())
+    for mark in "\\`*|<>[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """One cell of a table."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,165 @@
+"""DISTILL: trajectories and a start become a distilled set, with checkpoints on the way."""
+
+from dataclasses import asdict, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medistill import seeds
+from medistill.data.imageset import denormalise, normalise
+from medistill.distill import initial
+from medistill.distill.distilled import Distilled
+from medistill.distill.iadd import distill as iterate
+from medistill.distill.iadd import result
+from medistill.distill.state import HISTORY, State
+from medistill.errors import UserError
+from medistill.experts.trajectory import Trajectories
+from medistill.files import write_json
+from medistill.report.plots import curves_figure, distilled_grid
+from medistill.stages.experts import trained
+from medistill.stages.load import Splits, load
+from medistill.stages.session import Session, Work
+
+FILE, CHECKPOINT = "distilled.safetensors", "checkpoint.safetensors"
+
+
+def distill(session: Session) -> None:
+    """`medistill distill`: run IADD, or go on from the last checkpoint."""
+    splits = load(session)
+    key, trajectories = trained(session, splits)
+    work = _work(session, key)
+    if work.done:
+        session.say(f"distill: done already -> {work.folder / FILE}")
+        return
+    settings = session.config.distill
+    params = {"distill": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
+    with session.stage(work, params, {"data": splits.train.digest, "experts": key}) as run:
+        state = State.load(work.folder / CHECKPOINT, work.key, session.device)
+        if state is None:
+            state = State.begin(*_start(session, splits), trajectories.size, settings)
+        else:
+            session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
+        with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
+            for _ in iterate(trajectories, state, settings, session.config.seed):
+                line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
+                bar.update()
+                bar.set_postfix({k: f"{v:.3g}" for k, v in line.items() if k != "weight_mean"})
+                if run:
+                    run.metrics(state.iteration, line)
+                if state.iteration % settings.checkpoint_every == 0:
+                    state.save(work.folder / CHECKPOINT, work.key)
+        state.save(work.folder / CHECKPOINT, work.key)
+        _write(session, work, state, splits, trajectories)
+        if run:
+            run.input(splits.train.name, splits.train.digest, "training", {"experts": len(trajectories)})
+            run.figure(work.folder / "curves.png")
+            if settings.start in ("noise", "phantom"):
+                run.figure(work.folder / "distilled.png")
+    skipped = int(state.history[:, HISTORY.index("skipped")].sum())
+    session.say(
+        f"distill: unweighted loss {state.history[0, 1]:.3f} -> {state.history[-1, 1]:.3f} in {settings.iterations} "
+        f"iterations ({skipped} skipped) -> {work.folder / FILE}"
+    )
+    if settings.importance == "literal" and state.history[-1, HISTORY.index("weight_mean")] < 0.5:
+        session.say(
+            "note: the weights W have shrunk below one half on average, as unguarded descent does; the weighted "
+            "loss falls by that alone"
+        )
+
+
+def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
+    """The distilled set of this config; it must have been made."""
+    key, _ = trained(session, splits)
+    work = _work(session, key)
+    if not work.done:
+        raise UserError(
+            "distill: the distilled set of this config is not there yet; run `medistill distill` with the same "
+            "options first, or `medistill run` for every stage"
+        )
+    return work, Distilled.load(work.folder / FILE)
+
+
+def _work(session: Session, experts: str) -> Work:
+    settings = session.config.distill
+    return session.work(
+        "distill",
+        {
+            "distill": asdict(replace(settings, checkpoint_every=1)),
+            "experts": experts,
+            "count": session.config.experts.count,
+            "seed": session.config.seed,
+        },
+    )
+
+
+def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
+    """Start images (M, C, H, W) and one-hot labels (M, K) on the device."""
+    settings, train = session.config.distill, splits.train
+    classes = len(train.classes)
+    generator = seeds.generator(session.config.seed, "start")
+    shape = (classes * settings.ipc, *train.images.shape[1:])
+    if settings.start == "noise":
+        images = initial.noise(shape, settings.start_scale, settings.start_smooth, generator)
+    elif settings.start == "phantom":
+        images = normalise(_phantoms(session, train.classes), train.mean, train.std)
+    elif settings.start == "class_mean":
+        images = initial.class_means(train.pixels(), train.labels, classes, settings.ipc)
+    else:
+        images = initial.real(
+            train.pixels(), train.labels, train.groups, train.classes, settings.ipc, generator
+        )
+    labels = F.one_hot(initial.labels_of(classes, settings.ipc), classes).to(images.dtype)
+    return images.to(session.device), labels.to(session.device)
+
+
+def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:
+    """Phantom films (M, 1, S, S) in [0, 1], by the likeness of the class names.
+
+    A class named like COVID starts from diffuse opacities, one named like normal from clear lungs, any
+    other from lobar opacities.
+    """
+    from medistill.data import phantom
+
+    ipc = session.config.distill.ipc
+    films, labels = phantom.films(ipc * len(classes), session.config.data.size, session.config.seed)
+    parts, used = [], [0] * len(phantom.CLASSES)
+    for name in classes:
+        kind = 2 if "covid" in name.lower() else 0 if "normal" in name.lower() else 1
+        pool = films[labels == kind]
+        parts.append(pool[used[kind] : used[kind] + ipc])
+        used[kind] += ipc
+    return torch.cat(parts)
+
+
+def _write(session: Session, work: Work, state: State, splits: Splits, trajectories: Trajectories) -> None:
+    """Write the distilled set, its history and pictures; the mark of completeness last."""
+    settings, train = session.config.distill, splits.train
+    images, labels, alpha = result(state, settings)
+    last = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
+    final = Distilled(
+        images=images.cpu(),
+        labels=labels.cpu(),
+        lr=alpha,
+        classes=train.classes,
+        mean=train.mean,
+        std=train.std,
+        architecture=trajectories.architecture,
+        augment=tuple(settings.augment),
+        provenance={
+            "method": "MTT" if settings.importance == "off" else "IADD",
+            "importance": settings.importance,
+            "start": settings.start,
+            "iterations": settings.iterations,
+            "experts": len(trajectories),
+            "weight_share": last["weight_share"],
+            "selected": "last iteration, fixed beforehand",
+        },
+    )
+    final.save(work.folder / FILE)
+    history = {name: column.tolist() for name, column in zip(HISTORY, state.history.T, strict=True)}
+    write_json(work.folder / "history.json", history)
+    curves_figure(history, work.folder / "curves.png")
+    films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
+    distilled_grid(films, final.targets, final.classes, work.folder / "distilled.png")
+    work.finish({"key": work.key}, [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"])

@@ -1,0 +1,188 @@
+"""EVALUATE: students on the distilled set, on random real films of the same count, and on all of them."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medistill import seeds
+from medistill.data.imageset import denormalise
+from medistill.errors import UserError
+from medistill.evaluate.arm import Arm, evaluate_arm
+from medistill.evaluate.baselines import random_subset
+from medistill.evaluate.student import Recipe
+from medistill.files import write_json
+from medistill.report.plots import confusion_figure, report_picture, roc_figure
+from medistill.stages.distill import distilled
+from medistill.stages.experts import architecture_of
+from medistill.stages.load import Splits, load
+from medistill.stages.session import Session, Work
+
+FILE = "evaluation.json"
+FIGURES = ("report.png", "roc.png", "confusion.png")
+
+
+def evaluate(session: Session) -> None:
+    """`medistill evaluate`: measure the distilled set on the test films, beside its baselines."""
+    splits = load(session)
+    made, final = distilled(session, splits)
+    work = _work(session, made, splits)
+    if work.done:
+        session.say(f"evaluate: done already -> {work.folder / FILE}")
+        return
+    settings = session.config.evaluate
+    params = {"evaluate": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
+    tags = {"data": splits.test.digest, "distilled": made.key}
+    with session.stage(work, params, tags) as run:
+        arms = [_arm(session, splits, "distilled", final.images, final.labels, final.lr)]
+        if settings.baselines:
+            ipc, train = session.config.distill.ipc, splits.train
+            pixels = train.pixels()
+            index = random_subset(train.labels, ipc, seeds.generator(session.config.seed, "random real"))
+            arms.append(_arm(session, splits, "random real", pixels[index], train.labels[index], settings.lr))
+            arms.append(_arm(session, splits, "full data", pixels, train.labels, settings.lr))
+        evaluation = summarise(arms, splits)
+        write_json(work.folder / FILE, evaluation)
+        films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
+        name = session.config.data.name
+        report_picture(
+            films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0]
+        )
+        roc_figure(arms, work.folder / FIGURES[1])
+        confusion_figure(arms[0].confusion, final.classes, work.folder / FIGURES[2])
+        work.finish({"distilled": made.key}, [FILE, *FIGURES])
+        if run:
+            run.input(splits.test.name, splits.test.digest, "test", {"films": len(splits.test)})
+            for arm in arms:
+                run.metrics(
+                    0, {f"{metric}/{arm.name}": mean for metric, (mean, _) in arm.test_summary.items()}
+                )
+            for figure in FIGURES[1:] if final.provenance["start"] in ("real", "class_mean") else FIGURES:
+                run.figure(work.folder / figure)
+    for arm in arms:
+        accuracy, sd = arm.test_summary["balanced_accuracy"]
+        area = arm.test_summary["auroc_positive"][0]
+        session.say(
+            f"evaluate: {arm.name}: balanced accuracy {accuracy:.3f} ± {sd:.3f}, AUROC {arm.positive} {area:.3f} "
+            f"({arm.images} images, {len(arm.seeds)} networks)"
+        )
+    session.say(f"evaluate: -> {work.folder / FIGURES[0]}")
+
+
+def evaluated(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
+    """The evaluation of this config; it must have been made."""
+    made, _ = distilled(session, splits)
+    work = _work(session, made, splits)
+    if not work.done:
+        raise UserError(
+            "evaluate: this config was not evaluated yet; run `medistill evaluate` with the same options first, "
+            "or `medistill run` for every stage"
+        )
+    return work, json.loads((work.folder / FILE).read_text())
+
+
+def summarise(arms: list[Arm], splits: Splits) -> dict[str, Any]:
+    """What `evaluation.json` holds, free of patients.
+
+    {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "arms": {name: {"images", "lr",
+    "mean": {metric: x}, "sd": ..., "interval": {metric: [low, high]} (95 %, bootstrap by patient, of the
+    networks' mean probabilities), "validation": {metric: x}, "runs": [{metric: x}], "thresholds": [x],
+    "confusion": K x K, "roc": [x]}}}. Thresholds were fixed on validation patients.
+    """
+    return {
+        "classes": list(splits.test.classes),
+        "positive": arms[0].positive,
+        "seeds": len(arms[0].seeds),
+        "test_films": len(splits.test),
+        "test_patients": len(splits.test.groups.unique()),
+        "recipe": asdict(arms[0].recipe),
+        "arms": {
+            arm.name: {
+                "images": arm.images,
+                "lr": arm.lr,
+                "mean": {name: mean for name, (mean, _) in arm.test_summary.items()},
+                "sd": {name: sd for name, (_, sd) in arm.test_summary.items()},
+                "interval": {name: list(pair) for name, pair in arm.bootstrap.intervals.items()},
+                "validation": {name: mean for name, (mean, _) in arm.val_summary.items()},
+                "runs": list(arm.test_runs),
+                "thresholds": list(arm.thresholds),
+                "confusion": [list(row) for row in arm.confusion],
+                "roc": list(arm.roc),
+            }
+            for arm in arms
+        },
+    }
+
+
+def _arm(session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float) -> Arm:
+    """Train and measure the students of one arm; kept in a file of its own, so that studies share baselines."""
+    settings = session.config.evaluate
+    recipe = Recipe(
+        steps=settings.steps,
+        batch=settings.batch,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        augment=tuple(settings.augment),
+    )
+    positive = session.config.data.positive
+    decides = {
+        "name": name,
+        "images": _digest(images),
+        "targets": _digest(targets),
+        "lr": lr,
+        "net": asdict(architecture_of(session, splits)),
+        "evaluate": asdict(settings),
+        "positive": positive,
+        "data": splits.digests,
+        "seed": session.config.seed,
+    }
+    key = session.work("arm", decides).key
+    file = session.folder / "arms" / f"{name.replace(' ', '_')}-{key[:8]}.json"
+    if file.exists():
+        return Arm.from_json(json.loads(file.read_text()))
+    with session.bar(settings.seeds, f"students: {name}", "net") as bar:
+        arm = evaluate_arm(
+            name,
+            images,
+            targets,
+            lr,
+            architecture_of(session, splits),
+            recipe,
+            splits.val,
+            splits.test,
+            positive,
+            range(settings.seeds),
+            session.config.seed,
+            session.device,
+            settings.resamples,
+            lambda done, total: bar.update(done - bar.n),
+        )
+    write_json(file, arm.to_json())
+    return arm
+
+
+def _digest(tensor: Tensor) -> str:
+    """The identity of a tensor's values."""
+    values = tensor.detach().cpu().to(torch.float32).contiguous().numpy()
+    return hashlib.sha256(memoryview(values)).hexdigest()
+
+
+def _work(session: Session, made: Work, splits: Splits) -> Work:
+    decides = {
+        "distilled": made.key,
+        "evaluate": asdict(session.config.evaluate),
+        "positive": session.config.data.positive,
+        "data": splits.digests,
+        "seed": session.config.seed,
+    }
+    return session.work("evaluate", decides)
+
+
+def report_of(session: Session) -> Path:
+    """The path of the report picture of this config."""
+    work, _ = evaluated(session, load(session))
+    return work.folder / FIGURES[0]

@@ -1,0 +1,77 @@
+"""EXPERTS: train what is missing, one file each."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from medistill.data.imageset import require_classes
+from medistill.errors import UserError
+from medistill.experts.train import train_expert
+from medistill.experts.trajectory import Trajectories, save_trajectory
+from medistill.nets import Architecture
+from medistill.stages.load import Splits, load
+from medistill.stages.session import Session, Work
+
+
+def experts(session: Session) -> None:
+    """`medistill experts`: train the experts that are not there yet."""
+    splits = load(session)
+    require_classes(splits.train)
+    work, files = _work(session, splits)
+    missing = [index for index, file in enumerate(files) if not file.exists()]
+    if not missing:
+        session.say(f"experts: {len(files)} trajectories are there already -> {work.folder}")
+        return
+    settings, train = session.config.experts, splits.train
+    images, labels = train.pixels().to(session.device), train.labels.to(session.device)
+    architecture = architecture_of(session, splits)
+    params = {"experts": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
+    with (
+        session.stage(work, params, {"data": train.digest}) as run,
+        session.bar(
+            len(files) * settings.epochs, "experts", "epoch", (len(files) - len(missing)) * settings.epochs
+        ) as bar,
+    ):
+        if run:
+            run.input(train.name, train.digest, "training", {"films": len(train), "per_class": train.counts})
+        for index in missing:
+
+            def progress(epoch: int, loss: float, index: int = index) -> None:
+                bar.update()
+                bar.set_postfix_str(f"expert {index}, loss {loss:.3f}")
+                if run:
+                    run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
+
+            rows = train_expert(images, labels, architecture, settings, session.config.seed, index, progress)
+            save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
+    session.say(f"experts: {len(missing)} trained, {len(files)} in all -> {work.folder}")
+
+
+def trained(session: Session, splits: Splits) -> tuple[str, Trajectories]:
+    """The key and the trajectories of the experts; they must have been trained."""
+    work, files = _work(session, splits)
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise UserError(
+            f"experts: {len(missing)} of {len(files)} trajectories of this config are not trained yet; "
+            "run `medistill experts` with the same options first, or `medistill run` for every stage"
+        )
+    return work.key, Trajectories.open(files)
+
+
+def architecture_of(session: Session, splits: Splits) -> Architecture:
+    """The network for these images."""
+    return session.architecture(splits.train.images.shape[1], len(splits.train.classes))
+
+
+def _work(session: Session, splits: Splits) -> tuple[Work, list[Path]]:
+    """The place of the experts; their number is no part of the key, so that more can join."""
+    settings = session.config.experts
+    decides: dict[str, Any] = {
+        "experts": asdict(replace(settings, count=1)),
+        "net": asdict(architecture_of(session, splits)),
+        "data": splits.train.digest,
+        "seed": session.config.seed,
+    }
+    work = session.work("experts", decides)
+    return work, [work.folder / f"expert_{index:04d}.safetensors" for index in range(settings.count)]

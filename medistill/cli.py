@@ -3,6 +3,7 @@
 Only the config is imported before a verb is known to be wanted: `--help` must not pay for torch.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,16 +78,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb = words.pop(0)
     if verb not in VERBS:
         fail(f"{verb!r} is not a verb; choose one of {', '.join(VERBS)}")
-    made = parser(verb)
-    config = made.instantiate_classes(made.parse_args([_shipped(word) for word in words]))
-    values = {name: config[name] for name in Config.__dataclass_fields__}
+    config = configure(verb, words)
+    # threads that spin while they wait for one another starve whoever shares the machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        stage(verb)(Config(**values))
+        stage(verb)(config)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("medistill: stopped; the same command goes on where this one left off", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def configure(verb: str, arguments: Sequence[str]) -> Config:
+    """The settings that a verb's arguments and config file make; a mistake in them exits with code 2."""
+    made = parser(verb)
+    try:
+        chosen = made.instantiate(made.parse_args([_shipped(word) for word in arguments]))
+        return Config(**{name: chosen[name] for name in Config.__dataclass_fields__})
+    except UserError as error:
+        fail(str(error))
 
 
 def stage(verb: str) -> Callable[[Config], None]:

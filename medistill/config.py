@@ -147,6 +147,7 @@ class Distill:
     """DISTILL: IADD (Li et al. 2024), trajectory matching with importance weights.
 
     Attributes:
+        seed: another number gives another distillation from the same films and experts.
         ipc: images per class.
         iterations: distillation iterations; the last one is the result.
         inner_steps: J, steps of the student on the synthetic images.
@@ -173,6 +174,7 @@ class Distill:
         checkpoint_every: iterations between checkpoints.
     """
 
+    seed: int = 0
     ipc: int = 1
     iterations: int = 300
     inner_steps: int = 20
@@ -208,15 +210,11 @@ class Distill:
         ):
             require(getattr(self, name) >= 1, f"distill.{name} is {getattr(self, name)}; give at least 1")
         for name in ("lr_images", "alpha", "loss_limit"):
-            require(
-                getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number"
-            )
+            require(getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number")
         for name in ("batch", "start_scale", "start_smooth", "lr_alpha", "lr_importance", "lr_labels"):
             require(getattr(self, name) >= 0, f"distill.{name} is {getattr(self, name)}; give 0 or more")
         for name in ("momentum", "ema"):
-            require(
-                0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1"
-            )
+            require(0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1")
         _check_augment("distill.augment", self.augment)
 
 

@@ -74,9 +74,7 @@ def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str
     if found is None:
         return client.create_experiment(name, artifact_location=artifacts)
     if found.lifecycle_stage != "active":
-        raise UserError(
-            f"tracking: experiment {name!r} was deleted; restore it in MLflow or use another name"
-        )
+        raise UserError(f"tracking: experiment {name!r} was deleted; restore it in MLflow or use another name")
     return found.experiment_id
 
 
@@ -187,9 +185,7 @@ class StageRun:
 
         now = int(time.time() * 1000)
         self._metrics += [
-            Metric(_name(key), float(value), now, step)
-            for key, value in values.items()
-            if math.isfinite(value)
+            Metric(_name(key), float(value), now, step) for key, value in values.items() if math.isfinite(value)
         ]
         if len(self._metrics) >= FLUSH_AT:
             self._try()

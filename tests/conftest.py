@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,67 @@ def real_data() -> Path:
 def one_thread() -> None:
     """Equal rounding on every machine that runs the tests, and no threads waiting for each other."""
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny cohort whose every name, id, date and path is marked, and the options that run on it."""
+
+    cohort: Path
+    marks: tuple[str, ...]
+
+    def options(self, run: Path, *more: str) -> list[str]:
+        """Options of a run of a few seconds."""
+        settings = {
+            "run": run,
+            "threads": 1,
+            "data.cohort": self.cohort,
+            "data.name": "tiny",
+            "data.classes": "[Normal, Pneumonia, COVID]",
+            "data.size": 16,
+            "data.workers": 2,
+            "net.width": 8,
+            "net.depth": 2,
+            "experts.count": 2,
+            "experts.epochs": 4,
+            "experts.lr": 0.05,
+            "experts.batch": 16,
+            "distill.iterations": 40,
+            "distill.inner_steps": 5,
+            "distill.max_start_epoch": 2,
+            "distill.checkpoint_every": 5,
+            "evaluate.seeds": 2,
+            "evaluate.steps": 60,
+            "evaluate.lr": 0.05,
+            "evaluate.resamples": 100,
+            "audit.planted": 20,
+        }
+        return [*(word for key, value in settings.items() for word in (f"--{key}", str(value))), *more]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Phantom films as a hospital's files, with marks of a patient wherever a patient could stand."""
+    import pandas as pd
+    import pydicom
+
+    from medistill.data.phantom_files import write_cohort
+
+    folder = tmp_path_factory.mktemp("MARKEDFOLDER") / "cohort"
+    table_file = write_cohort(folder, patients=48, films=2, size=32, seed=3)
+    table = pd.read_csv(table_file, dtype=str, keep_default_na=False)
+    for row, name in enumerate(table["path"]):
+        old = folder / name
+        new = old.with_name(f"MARKEDFILE_{row}{old.suffix}")
+        if old.suffix == ".dcm":
+            film = pydicom.dcmread(old)
+            film.PatientName, film.PatientID = "MARKEDNAME^X", f"MARKEDID{row}"
+            film.StudyDate = film.PatientBirthDate = "19010203"
+            film.InstitutionName = "MARKEDCLINIC"
+            film.save_as(old)
+        old.rename(new)
+        table.loc[row, "path"] = str(new.relative_to(folder))
+    table["patient_id"] = "MARKEDPATIENT-" + table["patient_id"]
+    table["site"] = "MARKEDSITE"
+    table.to_csv(table_file, index=False)
+    return Tiny(table_file, ("MARKED", "19010203"))

@@ -10,9 +10,7 @@ from medistill.augment import Drawn
 
 
 def images(channels=1, side=16, batch=4):
-    return torch.randn(
-        batch, channels, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def drawn(operation, *rows):

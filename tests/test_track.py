@@ -64,9 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         "NO_PROXY": "127.0.0.1",
     }
     with (folder.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         for _ in range(600):
             assert process.poll() is None, (folder.parent / "server.log").read_text()
@@ -132,9 +130,7 @@ def test_a_stage_arrives_whole(store: Store, tmp_path: Path, capfd: pytest.Captu
     assert run.data.tags["medistill.set"] == "toy" and run.data.tags["medistill.key"] == "k-1"
     assert run.data.tags["medistill.version"] == medistill.__version__
     if (CHECKOUT / ".git").exists():
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=True
-        )
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
         assert run.data.tags["mlflow.source.git.commit"] == head.stdout.strip()
     assert run.info.user_id in ("", "medistill") and run.data.tags["mlflow.user"] == "medistill"
     long = run.data.params.pop("long")
@@ -156,9 +152,7 @@ def test_a_stage_arrives_whole(store: Store, tmp_path: Path, capfd: pytest.Captu
         "mlflow.data.context": "training",
         "medistill.digest": digest,
     }
-    assert (
-        Path(remote.download_artifacts(stage.run_id, "figures/roc.png")).read_bytes() == picture.read_bytes()
-    )
+    assert Path(remote.download_artifacts(stage.run_id, "figures/roc.png")).read_bytes() == picture.read_bytes()
     assert Path(remote.download_artifacts(stage.run_id, "notes/words.txt")).read_text() == "five words"
     environment = json.loads(Path(remote.download_artifacts(stage.run_id, "environment.json")).read_text())
     assert set(environment) == {"medistill", "python", "system", "machine", "packages"}

@@ -35,14 +35,10 @@ class Check:
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
-            raise ValueError(
-                f"check {self.name!r}: verdict {self.verdict!r} is not one of {get_args(Verdict)}"
-            )
+            raise ValueError(f"check {self.name!r}: verdict {self.verdict!r} is not one of {get_args(Verdict)}")
         for control in (self.positive_control, self.negative_control):
             if isinstance(control, str) and not control.startswith("none: "):
-                raise ValueError(
-                    f"check {self.name!r}: a missing control says 'none: <reason>', not {control!r}"
-                )
+                raise ValueError(f"check {self.name!r}: a missing control says 'none: <reason>', not {control!r}")
 
     def to_json(self) -> dict[str, Any]:
         """The check as a dict that `medistill.files.write_json` accepts."""

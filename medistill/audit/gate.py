@@ -9,14 +9,14 @@ from medistill.errors import UserError
 _SUMMARY: dict[Verdict, str] = {
     "fail": "At least one check found a leak: this set must not be released as it is.",
     "inconclusive": "No check found a leak, but at least one could not have seen one, or none applied.",
-    "pass": "Every check that applies passed at the power it states; attacks that were not run may still succeed.",
+    "pass": "Every check that applies passed at the power it states; attacks not run may still succeed.",
 }
 
 
 def summarise(checks: Sequence[Check]) -> Verdict:
     """One verdict: fail if any check fails, else inconclusive if any is, else pass.
 
-    Checks that do not apply have no say; where none applies nothing was shown, so the verdict is inconclusive.
+    Checks that do not apply have no say; where none applies nothing was shown: inconclusive.
     """
     verdicts = {check.verdict for check in checks} - {"not applicable"}
     if "fail" in verdicts:
@@ -47,7 +47,7 @@ def audit_json(checks: Sequence[Check], context: Mapping[str, Any]) -> dict[str,
 
 
 def refuse(audit: Mapping[str, Any]) -> None:
-    """Raise a UserError that names every failed check of an `audit_json`; return where the verdict is not fail."""
+    """Raise a UserError that names every failed check of an `audit_json` whose verdict is fail."""
     if audit["verdict"] != "fail":
         return
     failed = [

@@ -1,8 +1,8 @@
 """The search for the real film nearest to an image, over flip, inversion, shift and scale, at several sizes.
 
-Shift and scale along the axes are separable, so a warped image is A x Bᵀ with one resampling matrix an axis, which
-also filters and resizes. ZNCC over the region where the warped image covers the film is then a matrix product of
-(variants x pixels) and (pixels x films); inversion only turns its sign.
+Shift and scale along the axes are separable, so a warped image is A x Bᵀ with one resampling matrix an axis,
+which also filters and resizes. ZNCC over the region where the warped image covers the film is then a matrix
+product of (variants x pixels) and (pixels x films); inversion only turns its sign.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,16 @@ class Match:
 
     Attributes:
         value: (M,) float32, the highest value of the statistic.
-        index: (M,) int64, the film that reached it.
-        scale: (M,) float32, the factor by which the query was scaled: .8 for a copy cropped to .8 of the side.
+        background: (M,) float32, the lowest value of the 8 candidates: what films reach by looking alike.
+        index: (M,) int64, the film that reached the highest value.
+        scale: (M,) float32, the factor that scaled the query: .8 for a copy cropped to .8 of the side.
         shift: (M, 2) float32, then moved down and right by this share of the side.
         flipped: (M,) bool, mirrored left and right before.
         inverted: (M,) bool, black and white exchanged.
     """
 
     value: Tensor
+    background: Tensor
     index: Tensor
     scale: Tensor
     shift: Tensor
@@ -58,33 +60,32 @@ class _Warps:
 def nearest_neighbours(queries: Tensor, reference: Tensor) -> dict[str, Match]:
     """The nearest reference film of each query by ZNCC and by SSIM, at full size, 32 and 16 px.
 
-    Every query is tried against every film under 9 scales from .8 to 1.25, 5 x 5 shifts up to 5 % of the side
-    (below scale .9 up to where the query touches the film's edge: wherever a crop may lie), flip and inversion.
-    ZNCC is taken over the region that the warped query covers, all channels together; a flat region gives 0.
-    SSIM is taken, at each size, on the 8 films of highest ZNCC only, each under its best transformation. Synthetic
-    images leave [0, 1], so the query first gets the film's mean and sd over the covered region, whatever its
-    units. Holdout films that go through this function meet the same rules: comparisons stay exchangeable.
+    Every query is tried against every film under 9 scales from .8 to 1.25, 5 x 5 shifts up to 5 % of the
+    side (below scale .9 up to where the query touches the film's edge: wherever a crop may lie), flip and
+    inversion. ZNCC is taken over the region that the warped query covers, all channels together; a flat
+    region gives 0. SSIM is taken, at each size, on the 8 candidates of highest ZNCC only, each under its best
+    transformation. Synthetic images leave [0, 1], so the query first gets the film's mean and sd over the
+    covered region, whatever its units. Holdout films that go through this function meet the same rules:
+    comparisons stay exchangeable.
 
     Args:
         queries: (M, C, H, W) float.
         reference: (N, C, H, W) float in [0, 1], H and W at least 16. The search runs on its device.
 
     Returns:
-        One Match for each statistic, on the CPU: "zncc_64", "zncc_32", "zncc_16", "ssim_64", ... for 64 px films;
-        sizes above the full one are left out.
+        One Match for each statistic, on the CPU: for 64 px films "zncc_64", "zncc_32", "zncc_16", "ssim_64"
+        and so on; sizes above the full one are left out.
 
     Raises:
-        ValueError: where the shapes do not fit.
+        ValueError: where the shapes do not fit, or a value is not finite.
     """
-    if (
-        queries.shape[1:] != reference.shape[1:]
-        or min(reference.shape[2:]) < min(SIZES)
-        or not len(reference)
-    ):
+    if queries.shape[1:] != reference.shape[1:] or min(reference.shape[2:]) < min(SIZES) or not len(reference):
         raise ValueError(
-            f"queries {tuple(queries.shape)} and reference {tuple(reference.shape)} must be non-empty, of one "
+            f"queries {tuple(queries.shape)} and reference {tuple(reference.shape)} must have films, one "
             f"shape, and at least {min(SIZES)} px a side"
         )
+    if not (queries.isfinite().all() and reference.isfinite().all()):
+        raise ValueError("queries and reference must be finite: a comparison with NaN would never fire")
     queries, reference = queries.to(reference), reference.float()
     zncc, ssim = {}, {}
     for size in _sizes(reference):
@@ -104,7 +105,7 @@ def resample(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor, size: t
         size: (h, w) of the output.
 
     Returns:
-        (B, C, h, w), zeros where the image does not reach. A scale, shift and flip of one entry serve all images.
+        (B, C, h, w), zeros where the image does not reach. One scale, shift and flip serve all images too.
     """
     rows = _axis(scale, shift[:, 0], images.shape[2], size[0])[0]
     cols = _axis(scale, shift[:, 1], images.shape[3], size[1])[0]
@@ -179,19 +180,21 @@ def _search(queries: Tensor, reference: Tensor, size: tuple[int, int]) -> tuple[
     return _join(zncc), _join(ssim)
 
 
-def _search_block(
-    queries: Tensor, films: Tensor, inverse_norms: Tensor, warps: _Warps
-) -> tuple[Match, Match]:
+def _search_block(queries: Tensor, films: Tensor, inverse_norms: Tensor, warps: _Warps) -> tuple[Match, Match]:
     """The best matches of a block of queries (B, C, H, W)."""
     signed, code = _zncc(queries, films, inverse_norms, warps)  # (B, N)
     index = signed.abs().topk(min(CANDIDATES, len(films)), dim=1).indices  # (B, K)
     signed, code = signed.gather(1, index), code.gather(1, index)
-    ssim = _ssim(queries, films[index], signed < 0, code, warps)
-    return _match(signed.abs(), index, code, signed < 0, warps), _match(ssim, index, code, signed < 0, warps)
+    inverted = signed < 0
+    ssim = _ssim(queries, films[index], inverted, code, warps)
+    return _match(signed.abs(), index, code, inverted, warps), _match(ssim, index, code, inverted, warps)
 
 
 def _inverse_norms(films: Tensor, warps: _Warps) -> Tensor:
-    """One over the norm of each centred film (N, C, h, w) in each covered region: (S, T, T, N), 0 where flat."""
+    """One over the norm of each film (N, C, h, w), centred, in each region: (S, T, T, N), 0 where flat.
+
+    In double precision, as a small variance is the difference of two large sums.
+    """
     channels = films.shape[1]
     rows, cols = warps.row_inside.double(), warps.col_inside.double()
     count = rows.sum(2)[:, :, None, None] * cols.sum(2)[:, None, :, None] * channels
@@ -206,7 +209,7 @@ def _inverse_norms(films: Tensor, warps: _Warps) -> Tensor:
 
 
 def _zncc(queries: Tensor, films: Tensor, inverse_norms: Tensor, warps: _Warps) -> tuple[Tensor, Tensor]:
-    """The ZNCC largest in size over all warps, with its sign (B, N), and the code of its warp (B, N) int64."""
+    """The ZNCC of largest size over all warps, with its sign (B, N), and its warp's code (B, N) int64."""
     best = torch.zeros(len(queries), len(films), device=films.device)
     code = torch.zeros_like(best, dtype=torch.int64)
     columns = films.flatten(1).T  # (C h w, N)
@@ -222,7 +225,11 @@ def _zncc(queries: Tensor, films: Tensor, inverse_norms: Tensor, warps: _Warps) 
 
 
 def _normalised(queries: Tensor, scale: int, shift: int, warps: _Warps) -> Tensor:
-    """Warped queries for one scale and vertical shift, of zero mean and unit norm where they cover the film, else 0."""
+    """Queries warped by one scale and vertical shift: zero mean, unit norm where they cover the film, else 0.
+
+    Returns:
+        (2, T, B, C h w): flips, horizontal shifts, queries, pixels.
+    """
     lines = warps.rows[scale, shift] @ queries  # (B, C, h, W)
     warped = lines @ warps.cols[scale][:, :, None, None].mT  # (2, T, B, C, h, w)
     inside = warps.row_inside[scale, shift][:, None] * warps.col_inside[scale][:, None]  # (T, h, w)
@@ -266,12 +273,21 @@ def _moments(images: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 def _match(value: Tensor, index: Tensor, code: Tensor, inverted: Tensor, warps: _Warps) -> Match:
     """The best of K candidates, all arguments (B, K), by value."""
+    background = value.amin(1)
     best = value.argmax(1, keepdim=True)
     value, index, code, inverted = (tensor.gather(1, best)[:, 0] for tensor in (value, index, code, inverted))
     scale, down, flip, right = _decode(code)
     scales = torch.tensor(SCALES, device=code.device)[scale]
     shift = torch.stack([warps.shifts[scale, down], warps.shifts[scale, right]], 1)
-    return Match(value.cpu(), index.cpu(), scales.cpu(), shift.cpu(), (flip == 1).cpu(), inverted.cpu())
+    return Match(
+        value.cpu(),
+        background.cpu(),
+        index.cpu(),
+        scales.cpu(),
+        shift.cpu(),
+        (flip == 1).cpu(),
+        inverted.cpu(),
+    )
 
 
 def _join(matches: Sequence[Match]) -> Match:

@@ -113,13 +113,9 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
     try:
         raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (ValueError, pd.errors.ParserError) as error:  # ValueError: bad encoding, or an empty file
-        raise UserError(
-            f"{source.name}: not a CSV in UTF-8 ({error}); export it again with commas"
-        ) from error
+        raise UserError(f"{source.name}: not a CSV in UTF-8 ({error}); export it again with commas") from error
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
-    missing = [
-        name for ours, name in theirs.items() if name not in raw and (ours in NEEDED or ours in columns)
-    ]
+    missing = [name for ours, name in theirs.items() if name not in raw and (ours in NEEDED or ours in columns)]
     if missing:
         raise UserError(
             f"{source.name}: no column {', '.join(missing)} among {', '.join(map(str, raw.columns))}; "
@@ -139,9 +135,7 @@ def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
     splits = [folder for folder in folders if folder.name in SPLITS]
     if splits and len(splits) < len(folders):
         others = ", ".join(folder.name for folder in folders if folder not in splits)
-        raise UserError(
-            f"{source}: holds {others} beside the folders of a split; move it, or list the films in a CSV"
-        )
+        raise UserError(f"{source}: holds {others} beside the folders of a split; move it, or list the films in a CSV")
     rows = []
     for top in splits or [source]:
         for folder in _subfolders(top):
@@ -152,8 +146,7 @@ def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     root = source.resolve()
     return table, [
-        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
-        for path in table["path"]
+        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path for path in table["path"]
     ]
 
 
@@ -214,9 +207,7 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
     """Mistakes of the cohort as a whole."""
     table, name = cohort.table, source.name
     if table.empty:
-        return [
-            f"{name}: lists no film; a cohort needs a row per film, or a folder per class with films in it"
-        ]
+        return [f"{name}: lists no film; a cohort needs a row per film, or a folder per class with films in it"]
     mistakes = [
         f"{name}: no film of class {label}; add films or leave it out of data.classes"
         for label in cohort.classes

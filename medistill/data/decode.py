@@ -84,9 +84,7 @@ def decode(
     def run(pool: ProcessPool, chunks: list[range]) -> list[tuple[range, str]]:
         """Decode chunks of indices into `readings`; return those whose worker was lost, with the reason."""
         lost = []
-        futures = [
-            pool.schedule(task, args=([paths[i] for i in chunk],), timeout=seconds) for chunk in chunks
-        ]
+        futures = [pool.schedule(task, args=([paths[i] for i in chunk],), timeout=seconds) for chunk in chunks]
         for chunk, future in zip(chunks, futures, strict=True):
             reason = _collect(future, chunk, readings, seconds)
             if reason:
@@ -109,9 +107,7 @@ def decode(
     return _gather([readings[index] for index in range(len(paths))], size)
 
 
-def _collect(
-    future: "Future[list[Reading]]", chunk: range, readings: dict[int, Reading], seconds: float
-) -> str:
+def _collect(future: "Future[list[Reading]]", chunk: range, readings: dict[int, Reading], seconds: float) -> str:
     """Put a task's results into `readings`; the reason when its worker was lost, else ""."""
     try:
         readings.update(zip(chunk, future.result(), strict=True))
@@ -161,9 +157,7 @@ def start_worker(memory_gib: float) -> None:
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = held + int(memory_gib * 2**30)
-    resource.setrlimit(
-        resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-    )
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def read_chunk(

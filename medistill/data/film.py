@@ -26,6 +26,7 @@ from medistill.errors import UserError
 
 MODALITIES = ("CR", "DX")
 VIEWS = ("PA", "AP", "")
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MAX_BYTES = 2**30
 MAX_PIXELS = 2**26  # 8192 x 8192: larger than any chest film, small enough for the memory of a worker
 GRAY_SPREAD = 8  # of 255: lossy compression parts a gray film's channels by less, annotations by far more
@@ -69,10 +70,7 @@ def read_film(path: Path, *, modalities: Sequence[str] = MODALITIES, views: Sequ
     """
     try:
         head = _head(path)
-        if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (
-            b"RIFF",
-            b"WEBP",
-        ):
+        if head.startswith((PNG, JPEG)) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
             return _read_picture(path)
         if head[128:132] == b"DICM" or _bare_dicom(head):
             with warnings.catch_warnings():
@@ -104,9 +102,7 @@ def _head(path: Path) -> bytes:
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         found = "the file is empty" if size == 0 else f"the file has {size / 2**20:.0f} MiB"
-        raise FilmError(
-            f"{path.name}: {found}; a film has 1 byte to {MAX_BYTES // 2**20} MiB, leave the file out"
-        )
+        raise FilmError(f"{path.name}: {found}; a film has 1 byte to {MAX_BYTES // 2**20} MiB, leave the file out")
     with path.open("rb") as file:
         return file.read(132)
 
@@ -121,9 +117,7 @@ def _bare_dicom(head: bytes) -> bool:
 def _require_size(name: str, rows: int, cols: int) -> None:
     """Refuse a declared size before anything is allocated for it."""
     if rows < 1 or cols < 1 or rows * cols > MAX_PIXELS:
-        raise FilmError(
-            f"{name}: {rows} x {cols} pixels declared; a film has 1 to {MAX_PIXELS:,} pixels, leave it out"
-        )
+        raise FilmError(f"{name}: {rows} x {cols} pixels declared; a film has 1 to {MAX_PIXELS:,} pixels, leave it out")
 
 
 def _read_picture(path: Path) -> Film:
@@ -135,9 +129,7 @@ def _read_picture(path: Path) -> Film:
             _require_size(path.name, image.height, image.width)
             frames = int(getattr(image, "n_frames", 1))
             if frames != 1:
-                raise FilmError(
-                    f"{path.name}: holds {frames} frames; a film has one, export it as a still image"
-                )
+                raise FilmError(f"{path.name}: holds {frames} frames; a film has one, export it as a still image")
             values = _gray_values(path.name, ImageOps.exif_transpose(image))
     rows, cols = values.shape
     try:
@@ -161,9 +153,7 @@ def _gray_values(name: str, image: Image.Image) -> NDArray[np.float64]:
     channels = np.asarray(image.convert("RGB")).astype(np.int16)  # (rows, cols, 3)
     coloured = float(np.mean(np.ptp(channels, axis=2) > GRAY_SPREAD))
     if coloured > 0:
-        raise FilmError(
-            f"{name}: {max(coloured, 1e-4):.2%} of the pixels are coloured; export the film without colour"
-        )
+        raise FilmError(f"{name}: {max(coloured, 1e-4):.2%} of the pixels are coloured; export the film without colour")
     return channels.mean(axis=2)
 
 
@@ -281,13 +271,9 @@ def _decode(name: str, header: Dataset, syntax: UID) -> NDArray[Any]:
         raise
     except Exception as error:
         remedy = extended if twelve_bit else "fetch the file again or leave it out"
-        raise FilmError(
-            f"{name}: {syntax.name} pixels cannot be decoded ({_reason(error)}); {remedy}"
-        ) from error
+        raise FilmError(f"{name}: {syntax.name} pixels cannot be decoded ({_reason(error)}); {remedy}") from error
     if pixels.ndim != 2:
-        raise FilmError(
-            f"{name}: decodes to an array of shape {pixels.shape}, a film is one gray frame; leave it out"
-        )
+        raise FilmError(f"{name}: decodes to an array of shape {pixels.shape}, a film is one gray frame; leave it out")
     return pixels
 
 

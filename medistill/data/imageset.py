@@ -69,8 +69,7 @@ class ImageSet:
         """Write one safetensors file, atomically."""
         tensors = {"images": self.images, "labels": self.labels, "groups": self.groups}
         metadata = {
-            name: getattr(self, name)
-            for name in ("classes", "name", "split", "mean", "std", "citation", "licence")
+            name: getattr(self, name) for name in ("classes", "name", "split", "mean", "std", "citation", "licence")
         }
         write_tensors(path, tensors, metadata | {"digest": self.digest})
 

@@ -1,11 +1,11 @@
-"""Synthetic chest films: public by construction, drawn from geometry and random numbers, never from a patient.
+"""Synthetic chest films: public by construction, drawn from geometry and random numbers, never from people.
 
-A film is a projection: path lengths through soft tissue, lung, heart and bone add up, the way the logarithm of
-an X-ray's attenuation does; then pose, exposure and noise of the film follow. One anatomy belongs to one
+A film is a projection: path lengths through soft tissue, lung, heart and bone add up, as the logarithm of an
+X-ray's attenuation does; then pose, exposure and noise of the film follow. One anatomy belongs to one
 patient, one pose and exposure to one film, and every film can be drawn again alone from its indices.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,83 +13,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-Array = NDArray[np.float32]
+from medistill.data.phantom_anatomy import Anatomy, Pose, draw_anatomy, draw_pose, stream
+
+Array = NDArray[np.floating[Any]]  # (size, size) float32 in all that follows
 
 CLASSES = ("Normal", "Pneumonia", "COVID")
 START = 2**32  # patients of `films` count from here, so a public start shares no patient with a cohort
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """What one patient's films share. Lengths in half film widths, before the pose of a film.
-
-    Attributes:
-        body: half width of the trunk.
-        lung: half width of a lung (right, left), in image order: the patient's right lung stands left.
-        apex: height of the lungs' tops (negative is up).
-        dome: height of the diaphragm's domes (right, left).
-        heart: half axes of the heart.
-        tilt: angle of the heart's long axis, radians.
-        spacing: distance between ribs.
-        slope: how much ribs fall from the spine outwards.
-        phase: where the first rib stands, in spacings.
-        bone: density of bones.
-        fat: density of soft tissue over the lungs.
-        clavicle: rise of the clavicles.
-        vessels: (8,) phases of the vessels' tree.
-        texture: (32, 32) a grid of normal numbers, the lung's grain.
-    """
-
-    body: float
-    lung: tuple[float, float]
-    apex: float
-    dome: tuple[float, float]
-    heart: tuple[float, float]
-    tilt: float
-    spacing: float
-    slope: float
-    phase: float
-    bone: float
-    fat: float
-    clavicle: float
-    vessels: Array
-    texture: Array
-
-
-@dataclass(frozen=True)
-class Pose:
-    """What belongs to one film alone: how the patient stood, and the exposure.
-
-    Attributes:
-        shift: (right, down) in half film widths.
-        angle: rotation, radians.
-        scale: magnification.
-        ap: True where the film was taken from the front (AP), which enlarges the heart.
-        breath: how far the diaphragm goes down.
-        veil: uneven density over the lungs: (constant, rightwards, downwards).
-        gradient: exposure rising over the film: (rightwards, downwards).
-        gamma: bend of the tone curve.
-        gain: contrast.
-        offset: brightness.
-        noise: standard deviation of the noise.
-        marker: the letter's corner, (right, down).
-    """
-
-    shift: tuple[float, float]
-    angle: float
-    scale: float
-    ap: bool
-    breath: float
-    veil: tuple[float, float, float]
-    gradient: tuple[float, float]
-    gamma: float
-    gain: float
-    offset: float
-    noise: float
-    marker: tuple[float, float]
-
-
-def film(seed: int, patient: int, film: int, label: int, size: int) -> Array:
+def film(seed: int, patient: int, film: int, label: int, size: int) -> NDArray[np.float32]:
     """One film, (size, size) float32 in [0, 1], air dark and bone bright as in MONOCHROME2.
 
     Anatomy, pose and exposure do not depend on the label: the same indices under another label give the
@@ -108,11 +40,12 @@ def film(seed: int, patient: int, film: int, label: int, size: int) -> Array:
     soft = 1.0 / size + 0.008  # edges blur over about one pixel, so that coarse films do not alias
     lungs = _lungs(u, v, anatomy, pose, soft)
     air = lungs[0] + lungs[1]
+    heart = 0.9 * _heart(u, v, anatomy, pose, soft)
     image = _trunk(u, v, anatomy, soft) - air * (0.40 - anatomy.fat)
-    image += air * _veil(u, v, pose) + 0.9 * _heart(u, v, anatomy, pose, soft)
+    image += air * _veil(u, v, pose) + heart
     image += _bones(u, v, anatomy, soft, air) + air * _grain(u, v, anatomy)
-    image += _finding(seed, patient, film, label, u, v, lungs)
-    noise = _rng(seed, patient, 3, film).standard_normal((size, size), dtype=np.float32)
+    image += (1 - 1.4 * heart) * _finding(seed, patient, film, label, u, v, lungs)
+    noise = stream(seed, patient, 3, film).standard_normal((size, size), dtype=np.float32)
     return _expose(image, x, y, soft, pose, noise)
 
 
@@ -127,54 +60,6 @@ def films(count_per_class: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     images = [film(seed, START + index, 0, int(label), size) for index, label in enumerate(labels)]
     stack = np.stack(images)[:, None] if images else np.zeros((0, 1, size, size), np.float32)
     return torch.from_numpy(stack), torch.from_numpy(labels)
-
-
-def draw_anatomy(seed: int, patient: int) -> Anatomy:
-    """The anatomy of a patient."""
-    rng = _rng(seed, patient, 0)
-    lung, dome = rng.uniform(0.25, 0.31), rng.uniform(0.34, 0.52)
-    return Anatomy(
-        body=rng.uniform(0.84, 0.98),
-        lung=(lung * rng.uniform(0.98, 1.06), lung * rng.uniform(0.92, 1.0)),
-        apex=rng.uniform(-0.78, -0.66),
-        dome=(dome, dome + rng.uniform(0.02, 0.09)),
-        heart=(rng.uniform(0.31, 0.39), rng.uniform(0.25, 0.31)),
-        tilt=rng.uniform(0.4, 0.8),
-        spacing=rng.uniform(0.15, 0.18),
-        slope=rng.uniform(0.25, 0.5),
-        phase=rng.uniform(),
-        bone=rng.uniform(0.7, 1.1),
-        fat=rng.uniform(0.0, 0.06),
-        clavicle=rng.uniform(0.05, 0.25),
-        vessels=rng.uniform(0, 2 * np.pi, 8).astype(np.float32),
-        texture=rng.standard_normal((32, 32), dtype=np.float32),
-    )
-
-
-def draw_pose(seed: int, patient: int, film: int) -> Pose:
-    """Pose and exposure of one film."""
-    rng = _rng(seed, patient, 1, film)
-    shift = rng.uniform(-0.09, 0.09, 2)
-    veil = rng.uniform((-0.03, -0.12, -0.10), (0.09, 0.12, 0.10))
-    gradient = rng.uniform(-0.08, 0.08, 2)
-    return Pose(
-        shift=(shift[0], shift[1]),
-        angle=rng.uniform(-0.12, 0.12),
-        scale=rng.uniform(0.88, 1.12),
-        ap=bool(rng.uniform() < 0.5),
-        breath=rng.uniform(-0.06, 0.06),
-        veil=(veil[0], veil[1], veil[2]),
-        gradient=(gradient[0], gradient[1]),
-        gamma=rng.uniform(0.75, 1.35),
-        gain=rng.uniform(0.85, 1.2),
-        offset=rng.uniform(-0.06, 0.06),
-        noise=rng.uniform(0.008, 0.02),
-        marker=(float(rng.choice([-0.86, 0.86])), rng.uniform(-0.92, -0.75)),
-    )
-
-
-def _rng(seed: int, patient: int, *place: int) -> np.random.Generator:
-    return np.random.default_rng([seed, patient, *place])
 
 
 def _grid(size: int) -> tuple[Array, Array]:
@@ -217,9 +102,7 @@ def _lungs(u: Array, v: Array, anatomy: Anatomy, pose: Pose, soft: float) -> tup
         half = width * (0.25 + 0.75 * np.sqrt(profile))
         base = dome + pose.breath + 1.4 * (u - centre + side * 0.05) ** 2
         wall = _step(half - np.abs(u - centre), 1.5 * soft)
-        masks.append(
-            wall * _step(v - anatomy.apex - 0.3 * np.abs(u - centre), 2 * soft) * _step(base - v, soft)
-        )
+        masks.append(wall * _step(v - anatomy.apex - 0.3 * np.abs(u - centre), 2 * soft) * _step(base - v, soft))
     return masks[0], masks[1]
 
 
@@ -267,7 +150,7 @@ def _grain(u: Array, v: Array, anatomy: Anatomy) -> Array:
     a, b = np.where(u < 0, anatomy.vessels[0], anatomy.vessels[1]), np.float32(3.0)
     fan = (0.5 + 0.5 * np.cos(9 * angle + a + b * np.sin(5 * radius + a))) ** 3
     hila = 0.08 * _bump(radius, 0.10)
-    return hila + 0.07 * fan * _bump(radius, 0.32) + 0.008 * _noise(u, v, anatomy.texture, 14)
+    return hila + 0.07 * fan * (_bump(radius, 0.32) - _bump(radius, 0.06)) + 0.008 * _noise(u, v, anatomy.texture, 14)
 
 
 def _noise(u: Array, v: Array, grid: Array, cells: float) -> Array:
@@ -275,11 +158,9 @@ def _noise(u: Array, v: Array, grid: Array, cells: float) -> Array:
     return map_coordinates(grid, [v * cells + 16, u * cells + 16], order=1, mode="grid-wrap")
 
 
-def _finding(
-    seed: int, patient: int, film: int, label: int, u: Array, v: Array, lungs: tuple[Array, Array]
-) -> Array:
+def _finding(seed: int, patient: int, film: int, label: int, u: Array, v: Array, lungs: tuple[Array, Array]) -> Array:
     """The opacity of the class: its place is the patient's, its extent and strength are the film's."""
-    place, extent = _rng(seed, patient, 2), _rng(seed, patient, 4, film)
+    place, extent = stream(seed, patient, 2), stream(seed, patient, 4, film)
     grid = place.standard_normal((32, 32), dtype=np.float32)
     if label == 1:
         return _lobar(place, extent, u, v, lungs, grid)
@@ -303,10 +184,8 @@ def _lobar(
         place.choice([-0.36, -0.08, 0.18]) + place.uniform(-0.05, 0.05),
     )
     radius = place.uniform(0.23, 0.29) * extent.uniform(0.85, 1.15)
-    distance = (
-        radius - np.hypot(u - np.float32(cu), (v - np.float32(cv)) * 0.95) + 0.03 * _noise(u, v, grid, 9)
-    )
-    opacity = np.float32(extent.uniform(0.30, 0.38)) * _step(distance, 0.02) * lungs[side]
+    distance = radius - np.hypot(u - np.float32(cu), (v - np.float32(cv)) * 0.95) + 0.03 * _noise(u, v, grid, 9)
+    opacity = np.float32(extent.uniform(0.32, 0.39)) * _step(distance, 0.02) * lungs[side]
     return opacity * (1 + 0.12 * _noise(v, u, grid, 12))
 
 
@@ -325,13 +204,11 @@ def _ground_glass(
             cu, cv = side * place.uniform(0.36, 0.60), place.uniform(-0.40, 0.36)
             radius = place.uniform(0.07, 0.10) * extent.uniform(0.8, 1.2)
             strength = extent.uniform(0.18, 0.30)
-            patches += (
-                np.float32(strength) * _bump(np.hypot(u - np.float32(cu), v - np.float32(cv)), radius) * lung
-            )
+            patches += np.float32(strength) * _bump(np.hypot(u - np.float32(cu), v - np.float32(cv)), radius) * lung
     return 0.32 * (1 - np.exp(patches * np.float32(-1 / 0.32))) * (1 + 0.35 * _noise(u, v, grid, 12))
 
 
-def _expose(image: Array, x: Array, y: Array, soft: float, pose: Pose, noise: Array) -> Array:
+def _expose(image: Array, x: Array, y: Array, soft: float, pose: Pose, noise: Array) -> NDArray[np.float32]:
     """Exposure gradient, tone curve and noise; then the lead letter, which saturates."""
     ramp = 1 + np.float32(pose.gradient[0]) * x + np.float32(pose.gradient[1]) * y
     tone = np.clip(image * ramp, 0, None) ** np.float32(pose.gamma) * np.float32(1.05 * pose.gain)

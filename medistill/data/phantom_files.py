@@ -1,7 +1,7 @@
 """A phantom cohort on disk: DICOM and PNG films and their table, as a hospital would hand them over.
 
-Every film is marked as synthetic: name, SeriesDescription, ImageComments, SyntheticData (0008,001C), a text in
-every PNG, and a README beside them. Formats, vendors and encodings vary independently of the class.
+Every film is marked as synthetic: name, SeriesDescription, ImageComments, SyntheticData (0008,001C), a text
+in every PNG, and a README beside them. Formats, vendors and encodings vary independently of the class.
 """
 
 import csv
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -22,6 +23,7 @@ from pydicom.uid import (
 
 from medistill.data import phantom
 from medistill.data.phantom import CLASSES, Array
+from medistill.data.phantom_anatomy import draw_pose, stream
 from medistill.errors import UserError
 
 NOTICE = "SYNTHETIC PHANTOM"
@@ -143,9 +145,9 @@ def write_cohort(folder: Path, *, patients: int, films: int, size: int, seed: in
 
 def study(seed: int, patient: int, film: int) -> Study:
     """The header of one film: sex, age and site are the patient's, the view is the film's."""
-    rng = np.random.default_rng([seed, patient, 5])
+    rng = stream(seed, patient, 5)
     turn = patient // len(CLASSES)  # each class meets each site, whatever the encoding
-    view = "AP" if phantom.draw_pose(seed, patient, film).ap else "PA"
+    view = "AP" if draw_pose(seed, patient, film).ap else "PA"
     site = SITES[(turn + turn // 3) % len(SITES)]
     return Study(seed, patient, film, site, view, "FM"[rng.integers(2)], int(rng.integers(20, 90)))
 
@@ -185,7 +187,8 @@ def _header(study: Study) -> Dataset:
     sop = DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = sop
+    ds.file_meta.MediaStorageSOPClassUID = sop
+    ds.SOPClassUID = sop
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = _uid(study, "film", study.film)
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.ImplementationClassUID = generate_uid(entropy_srcs=["medistill", "phantom"])
@@ -211,7 +214,7 @@ def _header(study: Study) -> Dataset:
     return ds
 
 
-def _uid(study: Study, *place: str | int) -> str:
+def _uid(study: Study, *place: str | int) -> UID:
     return generate_uid(entropy_srcs=[str(part) for part in ("phantom", study.seed, study.patient, *place)])
 
 

@@ -1,5 +1,6 @@
 """Split films by patient, each class in its share."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,9 +42,7 @@ def split_patients(
         names = np.asarray(given, dtype="<U5")
         absent = {"train", "test"} - set(names.tolist())
         if absent:
-            raise UserError(
-                f"data: the given split has no {' and no '.join(sorted(absent))}; add it, or give no split"
-            )
+            raise UserError(f"data: the given split has no {' and no '.join(sorted(absent))}; add it, or give no split")
     else:
         names[_carve(labels, groups, test_fraction, "test", seed)] = "test"
     if "val" not in names:
@@ -71,12 +70,13 @@ def _carve(
     counts = np.bincount(labels)
     people = len(np.unique(groups))
     if people < folds or counts.max() < folds:
-        raise UserError(
-            f"data.{name}_fraction: {people} patients do not make {folds} parts; add patients or raise it"
-        )
+        raise UserError(f"data.{name}_fraction: {people} patients do not make {folds} parts; add patients or raise it")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=derive(seed, "split", name) % 2**32)
     wanted = counts * min(fraction, 1 - fraction)
-    parts = [part for _, part in splitter.split(labels, labels, groups)]
+    with warnings.catch_warnings():
+        # a class rarer than the folds is refused below only if a split then lacks it
+        warnings.simplefilter("ignore", UserWarning)
+        parts = [part for _, part in splitter.split(labels, labels, groups)]
     distance = [np.abs(np.bincount(labels[part], minlength=len(counts)) - wanted).sum() for part in parts]
     chosen = parts[int(np.argmin(distance))]
     return chosen if fraction <= 0.5 else np.setdiff1d(np.arange(len(labels)), chosen)

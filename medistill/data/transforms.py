@@ -67,9 +67,7 @@ class Plain(Transform):
         return FilmTensor(image, film.meta["choices"], film.meta["sha256"])
 
 
-def film_transform(
-    size: int, *, modalities: Sequence[str] = MODALITIES, views: Sequence[str] = VIEWS
-) -> Compose:
+def film_transform(size: int, *, modalities: Sequence[str] = MODALITIES, views: Sequence[str] = VIEWS) -> Compose:
     """A Compose from a path to a FilmTensor of `size` pixels a side.
 
     MONAI wraps what goes wrong inside a Compose; the FilmError is the `__cause__` of its RuntimeError.

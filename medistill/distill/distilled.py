@@ -44,9 +44,7 @@ class Distilled:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        metadata = {
-            name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")
-        }
+        metadata = {name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")}
         metadata |= {"architecture": asdict(self.architecture), "format": 1}
         write_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
 

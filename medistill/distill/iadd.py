@@ -38,14 +38,10 @@ def distill(trajectories: Trajectories, state: State, settings: Distill, seed: i
         # draw an expert, a start theta_i and its target theta_{i+K}
         expert = int(torch.randint(len(trajectories), (), generator=generator))
         i = int(torch.randint(settings.max_start_epoch, (), generator=generator))
-        start, target = (
-            row.to(state.images) for row in trajectories.rows(expert, i, i + settings.expert_epochs)
-        )
+        start, target = (row.to(state.images) for row in trajectories.rows(expert, i, i + settings.expert_epochs))
 
         # train the student for J steps on the synthetic images and match, weighted by W
-        steps = draw_steps(
-            len(state.images), settings.batch, settings.inner_steps, settings.augment, generator
-        )
+        steps = draw_steps(len(state.images), settings.batch, settings.inner_steps, settings.augment, generator)
         alpha = state.step.exp() if settings.alpha_space == "log" else state.step
         labels = state.logits.softmax(1) if settings.soft_labels else state.labels
         matched = matching_gradient(net, start, target, state.images, labels, alpha, state.weight, steps)
@@ -103,9 +99,7 @@ def result(state: State, settings: Distill) -> tuple[Tensor, Tensor, float]:
 
 def _usable(matched: Matched, limit: float) -> bool:
     """A step is taken when every derivative is finite and the student did not run away."""
-    finite = all(
-        bool(t.isfinite().all()) for t in (matched.loss, matched.images, matched.labels, matched.alpha)
-    )
+    finite = all(bool(t.isfinite().all()) for t in (matched.loss, matched.images, matched.labels, matched.alpha))
     return finite and matched.plain.item() <= limit
 
 

@@ -108,9 +108,7 @@ def matching_gradient(
     distance = (start - target).square().sum()
     v = 2 * weight.square() * residual / distance
     d_images, d_labels, d_alpha = torch.zeros_like(images), torch.zeros_like(labels), torch.zeros_like(alpha)
-    for theta, step, index in zip(
-        reversed(thetas[:-1].unbind()), reversed(steps), reversed(batches), strict=True
-    ):
+    for theta, step, index in zip(reversed(thetas[:-1].unbind()), reversed(steps), reversed(batches), strict=True):
         g, pull, *_ = torch.func.vjp(partial(slope, drawn=step.drawn), theta, images[index], labels[index])
         d_theta, dx, dy = pull(-alpha * v)
         d_alpha -= v @ g

@@ -72,8 +72,7 @@ class Arm:
             for name in ("val_summary", "test_summary")
         }
         lists = {
-            name: tuple(values[name])
-            for name in ("classes", "seeds", "thresholds", "val_runs", "test_runs", "roc")
+            name: tuple(values[name]) for name in ("classes", "seeds", "thresholds", "val_runs", "test_runs", "roc")
         }
         return cls(
             **{
@@ -113,9 +112,7 @@ def evaluate_arm(
     val_pixels, test_pixels = val.pixels(), test.pixels()
     on_val, on_test = [], []
     for done, seed in enumerate(seeds, start=1):
-        student = fit(
-            images, targets, architecture, lr, recipe, generator(base_seed, "student", seed), device
-        )
+        student = fit(images, targets, architecture, lr, recipe, generator(base_seed, "student", seed), device)
         on_val.append(predict(student, val_pixels, device))
         on_test.append(predict(student, test_pixels, device))
         if progress:

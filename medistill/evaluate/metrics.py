@@ -94,9 +94,7 @@ def youden_threshold(scores: Tensor, is_positive: Tensor) -> float:
 
     The highest such score; call it on validation films, never on the test.
     """
-    false_rate, true_rate, thresholds = roc_curve(
-        is_positive.numpy(force=True), scores.double().numpy(force=True)
-    )
+    false_rate, true_rate, thresholds = roc_curve(is_positive.numpy(force=True), scores.double().numpy(force=True))
     # The first point calls nothing positive: its threshold is infinite, and its J of 0 the last one has too.
     return float(thresholds[1 + np.argmax((true_rate - false_rate)[1:])])
 
@@ -141,9 +139,7 @@ def summary(runs: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]]:
 def confusion(probabilities: Tensor, labels: Tensor) -> list[list[int]]:
     """K x K films: a row for each true class, a column for the most probable one."""
     known = range(probabilities.shape[1])
-    return confusion_matrix(
-        labels.numpy(force=True), probabilities.argmax(1).numpy(force=True), labels=known
-    ).tolist()
+    return confusion_matrix(labels.numpy(force=True), probabilities.argmax(1).numpy(force=True), labels=known).tolist()
 
 
 def roc_points(scores: Tensor, is_positive: Tensor) -> Array:

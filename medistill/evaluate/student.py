@@ -55,9 +55,7 @@ def fit(
     """
     module = architecture.build(generator).to(device).train()
     images, targets = images.to(device), targets.to(device)
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [(recipe.steps + 1) // 2])
     batches = _batches(len(images), recipe.batch, generator)
     for step in range(1, recipe.steps + 1):
@@ -87,8 +85,7 @@ def _check_finite(module: nn.Module, step: int, lr: float) -> None:
     """Raise a UserError for a student that diverged: a loss that is not finite makes its parameters so."""
     if not all(p.isfinite().all() for p in module.parameters()):
         raise UserError(
-            f"evaluation: a student diverged within {step} steps at learning rate {lr:g}; "
-            "lower the learning rate"
+            f"evaluation: a student diverged within {step} steps at learning rate {lr:g}; lower the learning rate"
         )
 
 

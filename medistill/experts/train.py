@@ -54,9 +54,7 @@ def train_expert(
             optimizer.step()
             total += loss.item() * len(picked)
         if not total < float("inf"):
-            raise UserError(
-                f"experts: the loss of expert {index} is not finite in epoch {epoch}; lower experts.lr"
-            )
+            raise UserError(f"experts: the loss of expert {index} is not finite in epoch {epoch}; lower experts.lr")
         rows.append(flatten(module).cpu())
         progress(epoch, total / len(labels))
     return torch.stack(rows)

@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
-
-import torch
 
 from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
@@ -46,9 +45,7 @@ class Trajectories:
             with safe_open(file, framework="pt") as opened:
                 found.add((architecture, *opened.get_slice("theta").get_shape()))
         if len(found) > 1:
-            raise UserError(
-                f"experts: the trajectories differ in shape ({sorted(map(str, found))}); train them again"
-            )
+            raise UserError(f"experts: the trajectories differ in shape ({sorted(map(str, found))}); train them again")
         architecture, rows, size = found.pop()
         return cls(tuple(files), architecture, rows - 1, size)
 

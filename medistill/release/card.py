@@ -35,9 +35,7 @@ METRICS = {
 }
 
 
-def card(
-    distilled: Distilled, evaluation: dict[str, Any], audit: dict[str, Any], overview: dict[str, Any]
-) -> str:
+def card(distilled: Distilled, evaluation: dict[str, Any], audit: dict[str, Any], overview: dict[str, Any]) -> str:
     """The README.md of a release; its numbers come from the arguments, and what they lack is left out.
 
     Args:
@@ -76,9 +74,7 @@ def _introduction(distilled: Distilled, source: str) -> str:
 
 def _contents(distilled: Distilled, overview: Mapping[str, Any]) -> str:
     """The classes with their images here and their films in the source."""
-    counts = {
-        split: films for split, films in overview.get("counts", {}).items() if isinstance(films, Mapping)
-    }
+    counts = {split: films for split, films in overview.get("counts", {}).items() if isinstance(films, Mapping)}
     here = [int((distilled.targets == index).sum()) for index in range(len(distilled.classes))]
     rows = [
         [name, images, *(_count(films.get(name)) for films in counts.values())]
@@ -172,8 +168,7 @@ def _privacy(audit: Mapping[str, Any]) -> str:
         "against these images and what came of it; an attack not listed was not tried and may succeed."
     )
     formal = any(
-        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split()
-        for check in checks
+        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split() for check in checks
     )
     closing = [] if formal else ["No formal guarantee (differential privacy) is given."]
     return "\n\n".join([opening, "\n".join(_check(check) for check in checks), *closing])
@@ -183,11 +178,7 @@ def _check(check: Mapping[str, Any]) -> str:
     """One check as an item of a list."""
     power = check.get("power")
     known = (
-        "not measured"
-        if power is None
-        else f"{100 * power:.0f} %"
-        if isinstance(power, float | int)
-        else _value(power)
+        "not measured" if power is None else f"{100 * power:.0f} %" if isinstance(power, float | int) else _value(power)
     )
     lines = [f"- **{_text(check.get('name', 'check'))}: {_text(check.get('verdict', 'unknown'))}.** "]
     lines[0] += _text(check.get("explanation", ""))
@@ -216,10 +207,7 @@ def _limits(distilled: Distilled, evaluation: Mapping[str, Any]) -> str:
 def _terms(overview: Mapping[str, Any]) -> str:
     """Citation and licence of the source, as given."""
     lines = [f"- {key}: {_text(overview[key])}" for key in ("citation", "licence") if overview.get(key)]
-    return (
-        "\n".join(lines)
-        or "The source gave neither citation nor licence; ask its owner before using the set."
-    )
+    return "\n".join(lines) or "The source gave neither citation nor licence; ask its owner before using the set."
 
 
 def _count(n: Any) -> str:
@@ -238,9 +226,7 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{_text(key)} {_value(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list | tuple):
-        return (
-            f"{len(value)} values" if len(value) > SMALL else ", ".join(_value(item) for item in value) or "–"
-        )
+        return f"{len(value)} values" if len(value) > SMALL else ", ".join(_value(item) for item in value) or "–"
     return _text(value)
 
 

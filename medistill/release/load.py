@@ -151,9 +151,7 @@ def _files(folder: Path) -> list[str]:
             if stat.S_ISREG(mode):
                 names.append(name)
             elif not stat.S_ISDIR(mode):
-                raise UserError(
-                    f"{name}: neither a plain file nor a folder; a release holds no links; {_AGAIN}"
-                )
+                raise UserError(f"{name}: neither a plain file nor a folder; a release holds no links; {_AGAIN}")
     return sorted(names)
 
 
@@ -206,9 +204,7 @@ def _distilled(path: Path) -> Distilled:
         ValueError,
         RecursionError,
     ) as error:
-        raise UserError(
-            f"{path.name}: not a distilled set ({type(error).__name__}: {error}); {_AGAIN}"
-        ) from error
+        raise UserError(f"{path.name}: not a distilled set ({type(error).__name__}: {error}); {_AGAIN}") from error
     if problem:
         raise UserError(f"{path.name}: {problem}; {_AGAIN}")
     return distilled

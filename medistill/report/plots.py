@@ -246,9 +246,7 @@ def _draw_table(panel: Axes, arms: Sequence[ArmLike]) -> None:
     for (row, column), cell in table.get_celld().items():
         cell.visible_edges = "B"
         cell.set_edgecolor("#BBBBBB")
-        cell.set_text_props(
-            fontweight="bold" if row == 0 else "normal", ha="left" if column == 0 else "center"
-        )
+        cell.set_text_props(fontweight="bold" if row == 0 else "normal", ha="left" if column == 0 else "center")
     students = " or ".join(str(count) for count in sorted({len(arm.seeds) for arm in arms}))
     note = f"Test films; mean ± standard deviation over the networks of an arm ({students}); "
     panel.text(0, 0, note + "thresholds fixed on validation films.", fontsize=9, color="#444444")

@@ -30,9 +30,7 @@ def audit(session: Session) -> None:
         session.say(f"audit: done already, verdict {verdict} -> {work.folder / FILE}")
         return
     settings, train = session.config.audit, splits.train
-    with session.stage(
-        work, {"audit": asdict(settings)}, {"data": train.digest, "distilled": made.key}
-    ) as run:
+    with session.stage(work, {"audit": asdict(settings)}, {"data": train.digest, "distilled": made.key}) as run:
         session.say("audit: searching the nearest real film of every synthetic image, with planted copies")
         holdout = torch.cat([splits.val.images, splits.test.images])
         if settings.holdout and settings.holdout < len(holdout):
@@ -51,8 +49,9 @@ def audit(session: Session) -> None:
         }
         report = audit_json([check], context)
         write_json(work.folder / FILE, report)
-        nearest = train.images[found.index]
-        neighbours_figure(synthetic.clamp(0, 1), nearest, found, work.folder / PICTURE)
+        size = session.config.data.size
+        values = {"ZNCC": found.matches[f"zncc_{size}"].value, "SSIM": found.matches[f"ssim_{size}"].value}
+        neighbours_figure(synthetic, train.images, found.index, values, work.folder / PICTURE)
         work.finish({"distilled": made.key}, [FILE, PICTURE])
         if run:
             run.input(train.name, train.digest, "audited against", {"films": len(train)})

@@ -41,7 +41,7 @@ def distill(session: Session) -> None:
         else:
             session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
         with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
-            for _ in iterate(trajectories, state, settings, session.config.seed):
+            for _ in iterate(trajectories, state, settings, _seed(session)):
                 line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
                 bar.update()
                 bar.set_postfix({k: f"{v:.3g}" for k, v in line.items() if k != "weight_mean"})
@@ -80,6 +80,11 @@ def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
     return work, Distilled.load(work.folder / FILE)
 
 
+def _seed(session: Session) -> int:
+    """The seed of this distillation."""
+    return seeds.derive(session.config.seed, "distillation", session.config.distill.seed)
+
+
 def _work(session: Session, experts: str) -> Work:
     settings = session.config.distill
     return session.work(
@@ -97,7 +102,7 @@ def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
     """Start images (M, C, H, W) and one-hot labels (M, K) on the device."""
     settings, train = session.config.distill, splits.train
     classes = len(train.classes)
-    generator = seeds.generator(session.config.seed, "start")
+    generator = seeds.generator(_seed(session), "start")
     shape = (classes * settings.ipc, *train.images.shape[1:])
     if settings.start == "noise":
         images = initial.noise(shape, settings.start_scale, settings.start_smooth, generator)
@@ -106,9 +111,7 @@ def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
     elif settings.start == "class_mean":
         images = initial.class_means(train.pixels(), train.labels, classes, settings.ipc)
     else:
-        images = initial.real(
-            train.pixels(), train.labels, train.groups, train.classes, settings.ipc, generator
-        )
+        images = initial.real(train.pixels(), train.labels, train.groups, train.classes, settings.ipc, generator)
     labels = F.one_hot(initial.labels_of(classes, settings.ipc), classes).to(images.dtype)
     return images.to(session.device), labels.to(session.device)
 
@@ -122,7 +125,7 @@ def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:
     from medistill.data import phantom
 
     ipc = session.config.distill.ipc
-    films, labels = phantom.films(ipc * len(classes), session.config.data.size, session.config.seed)
+    films, labels = phantom.films(ipc * len(classes), session.config.data.size, _seed(session))
     parts, used = [], [0] * len(phantom.CLASSES)
     for name in classes:
         kind = 2 if "covid" in name.lower() else 0 if "normal" in name.lower() else 1

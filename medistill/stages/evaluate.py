@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +40,19 @@ def evaluate(session: Session) -> None:
     with session.stage(work, params, tags) as run:
         arms = [_arm(session, splits, "distilled", final.images, final.labels, final.lr)]
         if settings.baselines:
-            ipc, train = session.config.distill.ipc, splits.train
-            pixels = train.pixels()
-            index = random_subset(train.labels, ipc, seeds.generator(session.config.seed, "random real"))
-            arms.append(_arm(session, splits, "random real", pixels[index], train.labels[index], settings.lr))
-            arms.append(_arm(session, splits, "full data", pixels, train.labels, settings.lr))
+            arms += baselines(session, splits)
         evaluation = summarise(arms, splits)
         write_json(work.folder / FILE, evaluation)
         films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
         name = session.config.data.name
-        report_picture(
-            films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0]
-        )
+        report_picture(films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0])
         roc_figure(arms, work.folder / FIGURES[1])
         confusion_figure(arms[0].confusion, final.classes, work.folder / FIGURES[2])
         work.finish({"distilled": made.key}, [FILE, *FIGURES])
         if run:
             run.input(splits.test.name, splits.test.digest, "test", {"films": len(splits.test)})
             for arm in arms:
-                run.metrics(
-                    0, {f"{metric}/{arm.name}": mean for metric, (mean, _) in arm.test_summary.items()}
-                )
+                run.metrics(0, {f"{metric}/{arm.name}": mean for metric, (mean, _) in arm.test_summary.items()})
             for figure in FIGURES[1:] if final.provenance["start"] in ("real", "class_mean") else FIGURES:
                 run.figure(work.folder / figure)
     for arm in arms:
@@ -71,6 +63,18 @@ def evaluate(session: Session) -> None:
             f"({arm.images} images, {len(arm.seeds)} networks)"
         )
     session.say(f"evaluate: -> {work.folder / FIGURES[0]}")
+
+
+def baselines(session: Session, splits: Splits) -> list[Arm]:
+    """Students on random real films, as many as the distilled set has images, and on all training films."""
+    ipc, train, lr = session.config.distill.ipc, splits.train, session.config.evaluate.lr
+    generator = seeds.generator(session.config.seed, "random real", session.config.distill.seed)
+    index = random_subset(train.labels, ipc, generator)
+    pixels = train.pixels()
+    return [
+        _arm(session, splits, "random real", pixels[index], train.labels[index], lr),
+        _arm(session, splits, "full data", pixels, train.labels, lr),
+    ]
 
 
 def evaluated(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
@@ -135,7 +139,7 @@ def _arm(session: Session, splits: Splits, name: str, images: Tensor, targets: T
         "targets": _digest(targets),
         "lr": lr,
         "net": asdict(architecture_of(session, splits)),
-        "evaluate": asdict(settings),
+        "evaluate": asdict(replace(settings, baselines=True)),
         "positive": positive,
         "data": splits.digests,
         "seed": session.config.seed,

@@ -108,9 +108,7 @@ def examine(session: Session) -> Examined:
         lines = [decoded.errors[index] for index in sorted(decoded.errors)]
         if data.on_bad_file == "error":
             advice = "mend or remove them, or set data.on_bad_file to skip"
-            raise UserError(
-                "\n".join([*lines, f"data: {len(lines)} of {len(cohort)} files cannot be used; {advice}"])
-            )
+            raise UserError("\n".join([*lines, f"data: {len(lines)} of {len(cohort)} files cannot be used; {advice}"]))
         notes.append(f"{len(lines)} of {len(cohort)} files cannot be used and were left out")
     good = decoded.good
     kept = cohort.keep(good)

@@ -30,9 +30,7 @@ def release(session: Session) -> Path:
         "name": data.name,
         "citation": data.citation,
         "licence": data.licence,
-        "counts": {
-            name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS
-        },
+        "counts": {name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS},
         "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
     }
     with session.stage(work, {"release": data.name}, {"distilled": made.key}) as run:

@@ -37,9 +37,7 @@ class Work:
         """Whether the stage has run to its end and its files are still as it left them in name."""
         if not (self.folder / DONE).exists():
             return False
-        return all(
-            (self.folder / name).exists() for name in json.loads((self.folder / DONE).read_text())["files"]
-        )
+        return all((self.folder / name).exists() for name in json.loads((self.folder / DONE).read_text())["files"])
 
     def finish(self, inputs: Mapping[str, Any], files: Sequence[str]) -> None:
         """Write down that the stage is done: what went in and the SHA-256 of what came out."""
@@ -94,9 +92,7 @@ class Session:
         return Work(stage, key, self.folder / f"{stage}-{key[:8]}")
 
     @contextmanager
-    def stage(
-        self, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]
-    ) -> Iterator["StageRun | None"]:
+    def stage(self, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator["StageRun | None"]:
         """Run a stage: its MLflow record (None when tracking is off), and memory errors as a sentence."""
         for left in work.folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)

@@ -101,14 +101,18 @@ def test_memory_limit_holds_for_a_large_film(films):
     assert "more memory than is allowed" in decoded.errors[2]
 
 
-def test_no_worker_is_left_behind(films, forked, monkeypatch):
-    def stop(done: int, total: int) -> None:
+def test_an_interrupt_stops_the_workers(films, forked, monkeypatch, tmp_path):
+    def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    patch(monkeypatch, "film19.png", lambda: time.sleep(60))
+    def linger() -> None:
+        time.sleep(2)
+        (tmp_path / "finished").touch()
+
+    patch(monkeypatch, "film19.png", linger)
     with pytest.raises(KeyboardInterrupt):
-        decode(films, SIZE, workers=2, progress=stop)
-    assert not multiprocessing.active_children()
+        decode(films, SIZE, workers=2, progress=interrupt)
+    assert not multiprocessing.active_children() and not (tmp_path / "finished").exists()
 
 
 def test_an_error_after_reading_is_told(films, monkeypatch):

@@ -46,9 +46,7 @@ def test_unrelated_films_are_no_pair(films):
     assert near_duplicates(films, ["train"] * 15 + ["test"] * 15) == []
 
 
-@pytest.mark.parametrize(
-    ("side", "top", "left"), [(128, 0, 0), (118, 3, 9), (100, 28, 0), (90, 11, 23), (78, 50, 37)]
-)
+@pytest.mark.parametrize(("side", "top", "left"), [(128, 0, 0), (118, 3, 9), (100, 28, 0), (90, 11, 23), (78, 50, 37)])
 def test_a_planted_crop_is_found(films, side, top, left):
     images = torch.cat([films, cropped(films[4], side, top, left)[None]])
     (pair,) = near_duplicates(images, ["train"] * 30 + ["test"])
@@ -79,9 +77,7 @@ def test_threshold_and_order(films):
     pairs = near_duplicates(images, split)
     assert [{pair.first, pair.second} for pair in pairs] == [{0, 30}, {4, 31}]
     assert pairs[0].correlation == pytest.approx(1, abs=1e-5)
-    assert [{pair.first, pair.second} for pair in near_duplicates(images, split, threshold=0.9999)] == [
-        {0, 30}
-    ]
+    assert [{pair.first, pair.second} for pair in near_duplicates(images, split, threshold=0.9999)] == [{0, 30}]
 
 
 @pytest.mark.realdata
@@ -90,10 +86,6 @@ def test_real_films_cropped(real_data):
     cohort = read_cohort(real_data / "cxr" / "metadata.csv", columns=columns)
     rows = list(range(0, len(cohort), 35))
     images = decode([cohort.paths[row] for row in rows], SIDE, workers=2).images
-    planted = torch.stack(
-        [cropped(image, 84 + index, index % 20, 7) for index, image in enumerate(images[:20])]
-    )
+    planted = torch.stack([cropped(image, 84 + index, index % 20, 7) for index, image in enumerate(images[:20])])
     pairs = near_duplicates(torch.cat([images, planted]), ["train"] * len(rows) + ["test"] * 20)
-    assert {(pair.first, pair.second) for pair in pairs} == {
-        (index, len(rows) + index) for index in range(20)
-    }
+    assert {(pair.first, pair.second) for pair in pairs} == {(index, len(rows) + index) for index in range(20)}

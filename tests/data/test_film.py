@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import Dataset, Sequence, dcmread
-from pydicom.uid import UID
+from pydicom import Dataset, Sequence, dcmread, dcmwrite
+from pydicom.uid import UID, ExplicitVRBigEndian
 
 from medistill.data.film import Film, FilmError, read_film
 from medistill.seeds import generator
@@ -20,9 +20,7 @@ RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 def noise(rows: int, cols: int, top: int = 256, dtype: type = np.uint8) -> np.ndarray:
     import torch
 
-    return (
-        torch.randint(0, top, (rows, cols), generator=generator(0, "film", rows, cols)).numpy().astype(dtype)
-    )
+    return torch.randint(0, top, (rows, cols), generator=generator(0, "film", rows, cols)).numpy().astype(dtype)
 
 
 def lut(descriptor: list[int], data: list[int], form: str = "US") -> Sequence:
@@ -114,12 +112,25 @@ def test_modality_lut_comes_before_the_window(write_film, form):
     [(10, [0, 100, 700, 1000], "US"), (10, [0, 100, 700, 1000], "words"), (8, [0, 9, 200, 250], "bytes")],
 )
 def test_voi_lut_is_scaled_by_its_declared_depth(write_film, bits, table, form):
-    path = write_film(
-        "a.dcm", RAMP, VOILUTSequence=lut([4, 20, bits], table, form), WindowCenter=1, WindowWidth=2
-    )
+    path = write_film("a.dcm", RAMP, VOILUTSequence=lut([4, 20, bits], table, form), WindowCenter=1, WindowWidth=2)
     film = read_film(path)
     close(film.pixels, np.array(table)[np.clip(RAMP.astype(int) - 20, 0, 3)] / (2**bits - 1))
     assert film.choices["window"] == "VOI LUT"
+
+
+def test_big_endian_film_with_a_lut_in_words(write_film, tmp_path):
+    stored = RAMP.astype(np.uint16) * 200
+    table = [0, 100, 700, 1000]
+    header = dcmread(write_film("a.dcm", stored))
+    header.PixelData = stored.astype(">u2").tobytes()
+    header.VOILUTSequence = lut([4, 400, 10], [0])
+    header.VOILUTSequence[0]["LUTData"].VR = "OW"
+    header.VOILUTSequence[0].LUTData = np.array(table, ">u2").tobytes()
+    header.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dcmwrite(tmp_path / "b.dcm", header, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    film = read_film(tmp_path / "b.dcm")
+    assert film.choices["syntax"] == "Explicit VR Big Endian"
+    close(film.pixels, np.array(table)[np.clip(stored.astype(int) - 400, 0, 3)] / 1023)
 
 
 def test_lut_that_is_shorter_than_declared_is_refused(write_film):
@@ -141,9 +152,7 @@ def test_monochrome1_of_the_inverted_pixels_is_the_same_film(write_film):
     stored = noise(30, 40, 4096, np.uint16)
     second = pixels(write_film("m2.dcm", stored, BitsStored=12, HighBit=11))
     first = read_film(
-        write_film(
-            "m1.dcm", 4095 - stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1"
-        )
+        write_film("m1.dcm", 4095 - stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
     )
     close(first.pixels, second)
     assert first.choices["inverted"]
@@ -151,9 +160,7 @@ def test_monochrome1_of_the_inverted_pixels_is_the_same_film(write_film):
 
 def test_window_and_monochrome1_mirror(write_film):
     second = pixels(write_film("m2.dcm", RAMP, WindowCenter=100, WindowWidth=51))
-    first = write_film(
-        "m1.dcm", 255 - RAMP, WindowCenter=156, WindowWidth=51, PhotometricInterpretation="MONOCHROME1"
-    )
+    first = write_film("m1.dcm", 255 - RAMP, WindowCenter=156, WindowWidth=51, PhotometricInterpretation="MONOCHROME1")
     close(pixels(first), second)
 
 
@@ -176,14 +183,15 @@ def test_inverted_once_never_twice(write_film, photometric, shape, inverted):
     assert film.choices["inverted"] is inverted
 
 
-def test_padding_is_black_and_has_no_part_in_the_window(write_film):
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_has_no_part_in_the_window(write_film, photometric):
     stored = noise(40, 40, 1000, np.uint16)
-    stored[:, :10] = 60000
-    film = read_film(
-        write_film("a.dcm", stored, PixelPaddingValue=60000, PhotometricInterpretation="MONOCHROME1")
-    )
+    stored[:, :5], stored[:, 5:10] = 60000, 61000
+    elements = {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 61000}
+    film = read_film(write_film("a.dcm", stored, PhotometricInterpretation=photometric, **elements))
     low, high = np.percentile(stored[:, 10:], (0.5, 99.5))
-    close(film.pixels[:, 10:], 1 - np.clip((stored[:, 10:] - low) / (high - low), 0, 1))
+    wanted = np.clip((stored[:, 10:] - low) / (high - low), 0, 1)
+    close(film.pixels[:, 10:], 1 - wanted if photometric == "MONOCHROME1" else wanted)
     assert not film.pixels[:, :10].any()
 
 
@@ -242,9 +250,7 @@ def test_blank_film_is_refused(write_film):
 def test_orientation_is_kept(write_film):
     stored = np.zeros((20, 50), np.uint8)
     stored[2:6, 40:48] = 255
-    assert np.array_equal(
-        pixels(write_film("a.dcm", stored, WindowCenter=128, WindowWidth=256)), stored / 255
-    )
+    assert np.array_equal(pixels(write_film("a.dcm", stored, WindowCenter=128, WindowWidth=256)), stored / 255)
 
 
 def test_missing_decoder_names_the_extra(write_film, monkeypatch):
@@ -252,10 +258,18 @@ def test_missing_decoder_names_the_extra(write_film, monkeypatch):
         is_available = False
 
     monkeypatch.setattr("medistill.data.film.get_decoder", lambda syntax: Nothing())
-    with pytest.raises(
-        FilmError, match=r"no decoder for Explicit VR Little Endian .*pip install 'medistill\[dicom\]'"
-    ):
+    with pytest.raises(FilmError, match=r"no decoder for Explicit VR Little Endian .*pip install 'medistill\[dicom\]'"):
         read_film(write_film("a.dcm", RAMP))
+
+
+def test_explicit_file_without_preamble_or_meta(write_film, tmp_path):
+    whole = write_film("a.dcm", RAMP)
+    header = dcmread(whole)
+    del header.file_meta
+    dcmwrite(tmp_path / "b", header, implicit_vr=False, little_endian=True)
+    bare = read_film(tmp_path / "b")
+    assert bare.digest == read_film(whole).digest
+    assert bare.choices["syntax"] == "Explicit VR Little Endian"
 
 
 def test_transfer_syntax_of_a_video_is_refused(write_film):
@@ -322,9 +336,7 @@ def test_pictures_that_lie_about_themselves(tmp_path):
     body[16:24] = (60000).to_bytes(4, "big") * 2
     body[29:33] = zlib.crc32(bytes(body[12:29])).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(body)
-    Image.fromarray(RAMP).save(
-        tmp_path / "film.png", save_all=True, append_images=[Image.fromarray(255 - RAMP)]
-    )
+    Image.fromarray(RAMP).save(tmp_path / "film.png", save_all=True, append_images=[Image.fromarray(255 - RAMP)])
     for name, text in [
         ("cut.png", "cannot be read"),
         ("bomb.png", "bomb.png"),
@@ -413,10 +425,7 @@ def test_jpeg_2000_and_jpeg_ls_of_one_film(real_data):
 @pytest.mark.realdata
 def test_one_film_in_four_codecs(real_data):
     pytest.importorskip("gdcm")
-    films = [
-        read_film(real_data / "dicom" / "other" / f"RG3_{name}.dcm")
-        for name in ("J2KR", "JLSL", "JPLL", "RLE")
-    ]
+    films = [read_film(real_data / "dicom" / "other" / f"RG3_{name}.dcm") for name in ("J2KR", "JLSL", "JPLL", "RLE")]
     assert len({film.digest for film in films}) == 1
 
 

@@ -1,4 +1,4 @@
-"""FilmReader inside MONAI: right side up, refused where the door refuses, and never read by another reader."""
+"""FilmReader inside MONAI: upright, refused where the door refuses, and never read by another reader."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,7 @@ MARKED[2:7, 45:55] = 255
 
 
 def test_load_image_gives_the_film_row_major(write_film):
-    path = write_film(
-        "a.dcm", MARKED, WindowCenter=128, WindowWidth=256, PhotometricInterpretation="MONOCHROME1"
-    )
+    path = write_film("a.dcm", MARKED, WindowCenter=128, WindowWidth=256, PhotometricInterpretation="MONOCHROME1")
     loaded = LoadImage(reader=FilmReader(), image_only=True)(path)
     assert np.array_equal(loaded.numpy(), 1 - MARKED / 255.0)
     assert loaded.meta["choices"]["inverted"] and loaded.meta["sha256"] == read_film(path).digest

@@ -203,6 +203,4 @@ def test_log_alpha_moves_by_alpha_times_its_gradient(trajectories):
     log = run(trajectories, Distill(**one, alpha_space="log"))
     linear = run(trajectories, Distill(**one, alpha_space="linear"))
     d_alpha = (0.05 - linear.step.item()) / 1e-4
-    assert log.step.item() == pytest.approx(
-        torch.tensor(0.05).double().log().item() - 1e-4 * 0.05 * d_alpha, rel=1e-6
-    )
+    assert log.step.item() == pytest.approx(torch.tensor(0.05).double().log().item() - 1e-4 * 0.05 * d_alpha, rel=1e-6)

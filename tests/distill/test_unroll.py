@@ -34,9 +34,7 @@ def autograd_reference(net, start, target, images, labels, alpha, weight, steps)
     theta = start.clone().requires_grad_()
     for step in steps:
         logits = net(theta, augment.apply(x[step.index], step.drawn))
-        (g,) = torch.autograd.grad(
-            -(y[step.index] * F.log_softmax(logits, 1)).sum(1).mean(), theta, create_graph=True
-        )
+        (g,) = torch.autograd.grad(-(y[step.index] * F.log_softmax(logits, 1)).sum(1).mean(), theta, create_graph=True)
         theta = theta - a * g
     loss = (w * (theta - target)).square().sum() / (start - target).square().sum()
     return loss, torch.autograd.grad(loss, leaves)
@@ -82,9 +80,7 @@ def test_minibatches_cover_every_image_once_an_epoch():
 
 def test_soft_cross_entropy_equals_torch():
     logits, labels = torch.randn(5, 3), torch.randn(5, 3).softmax(1)
-    assert soft_cross_entropy(logits, labels).item() == pytest.approx(
-        F.cross_entropy(logits, labels).item(), rel=1e-6
-    )
+    assert soft_cross_entropy(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
 
 
 PEAK = """
@@ -97,7 +93,8 @@ a = Architecture("convnet", 1, 2, 64, 24, 4)
 net = Flat(a); start = flatten(a.build(seeds.generator(0, "s"))); target = start + .01
 images = torch.randn(8, 1, 64, 64); labels = torch.eye(2).repeat(4, 1)
 steps = lambda j: draw_steps(8, 0, j, (), seeds.generator(0, "d"))
-run = lambda j: matching_gradient(net, start, target, images, labels, torch.tensor(.01), torch.ones_like(start), steps(j))
+alpha, weight = torch.tensor(.01), torch.ones_like(start)
+run = lambda j: matching_gradient(net, start, target, images, labels, alpha, weight, steps(j))
 run(3)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run(int(sys.argv[1]))
@@ -114,9 +111,7 @@ def test_peak_memory_does_not_grow_with_the_inner_steps():
     pytest.importorskip("resource")
     peaks = {}
     for j in (10, 100):
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, str(j)], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", PEAK, str(j)], capture_output=True, text=True, check=True)
         _, peak, parameters = json.loads(done.stdout)
         peaks[j] = peak / 1024 - j * parameters * 4 / 2**20
     assert abs(peaks[100] - peaks[10]) < 10, peaks

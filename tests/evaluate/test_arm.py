@@ -41,8 +41,7 @@ def test_an_arm_is_its_students_measured_one_by_one(classes):
     )
     assert told == [(1, 2), (2, 2)]
     students = [
-        fit(train.pixels(), train.labels, net, 0.05, recipe, generator(7, "student", seed), CPU)
-        for seed in (0, 1)
+        fit(train.pixels(), train.labels, net, 0.05, recipe, generator(7, "student", seed), CPU) for seed in (0, 1)
     ]
     on_val, on_test = ([predict(s, split.pixels(), CPU) for s in students] for split in (val, test))
     for i in range(2):

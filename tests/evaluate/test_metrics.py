@@ -53,9 +53,7 @@ def test_weighted_metrics_equal_sklearn_with_sample_weights(decimals):
         assert got["auroc_macro"][r] == pytest.approx(np.mean(areas), abs=1e-12)
         assert got["auroc_positive"][r] == pytest.approx(areas[0], abs=1e-12)
         assert got["accuracy"][r] == pytest.approx(oracle.accuracy_score(y, guess, sample_weight=w))
-        assert got["balanced_accuracy"][r] == pytest.approx(
-            oracle.balanced_accuracy_score(y, guess, sample_weight=w)
-        )
+        assert got["balanced_accuracy"][r] == pytest.approx(oracle.balanced_accuracy_score(y, guess, sample_weight=w))
         assert got["sensitivity"][r] == pytest.approx(oracle.recall_score(y == 0, called, sample_weight=w))
         assert got["specificity"][r] == pytest.approx(oracle.recall_score(y != 0, ~called, sample_weight=w))
 

@@ -28,9 +28,7 @@ def test_trajectory_equals_plain_gradient_descent_by_hand():
         for batch in torch.randperm(11, generator=g).split(4):
             drawn = augment.draw(settings.augment, len(batch), g)
             loss = F.cross_entropy(module(augment.apply(X[batch], drawn)), Y[batch])
-            for p, d in zip(
-                module.parameters(), torch.autograd.grad(loss, list(module.parameters())), strict=True
-            ):
+            for p, d in zip(module.parameters(), torch.autograd.grad(loss, list(module.parameters())), strict=True):
                 p.data -= 0.1 * d
         expected.append(flatten(module))
     assert torch.allclose(rows, torch.stack(expected), atol=1e-6)

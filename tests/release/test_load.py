@@ -48,9 +48,7 @@ def test_networks_come_from_their_seed(folder: Path) -> None:
     assert data.network(0)(data.images).shape == (6, 3)
 
 
-def test_normalise_is_that_of_the_set(
-    folder: Path, toy_films: Callable[[int, str], tuple[Tensor, Tensor]]
-) -> None:
+def test_normalise_is_that_of_the_set(folder: Path, toy_films: Callable[[int, str], tuple[Tensor, Tensor]]) -> None:
     data, (films, _) = load(folder), toy_films(6, "distilled")
     assert torch.equal(data.normalise(films), data.images)
     assert torch.equal(data.normalise(films[0]), data.images[0])

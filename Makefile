@@ -1,0 +1,32 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint covid19 clean
+
+help:  ## list what there is
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dicom,dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## install, then the whole way on the embedded phantom cohort (3 minutes, no data needed)
+	$(BIN)/medistill run --config configs/phantom.yaml
+
+test: lint  ## install, then ruff, mypy and every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## install, then ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+covid19: $(VENV)/installed  ## the results table on real films (MEDISTILL_DATA names their folder; about two hours)
+	$(BIN)/python pipelines/covid19.py
+
+clean:  ## delete the environment and caches, never a run
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

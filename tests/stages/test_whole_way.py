@@ -1,0 +1,206 @@
+"""The main job as a user runs it, in processes of their own: results, record, silence about patients, kill -9."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import medistill
+from medistill.data.imageset import ImageSet
+
+
+def command(verb, tiny, folder, *more):
+    return [sys.executable, "-m", "medistill.cli", verb, *tiny.options(folder / "run", *more)]
+
+
+def medistill_cli(verb, tiny, folder, *more, expect=0):
+    """Run a verb with `folder` as the working folder and return what it printed."""
+    done = subprocess.run(command(verb, tiny, folder, *more), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """A whole run and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, medistill_cli("run", tiny, folder)
+
+
+def only(folder, pattern):
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def results(folder):
+    """The bytes of everything that must not depend on when a run was stopped."""
+    names = [
+        "data-*/train.safetensors",
+        "data-*/cohort.csv",
+        "experts-*/expert_0000.safetensors",
+        "experts-*/expert_0001.safetensors",
+        "distill-*/distilled.safetensors",
+        "distill-*/history.json",
+        "evaluate-*/evaluation.json",
+        "evaluate-*/report.png",
+        "audit-*/audit.json",
+        "release-*/SHA256SUMS",
+    ]
+    return {name: only(folder / "run", name).read_bytes() for name in names}
+
+
+def test_the_release_trains_in_a_plain_torch_loop(finished):
+    folder, printed = finished
+    released = medistill.load(only(folder / "run", "release-*"))
+    assert released.folder.name in printed
+    assert len(released) == 3 and released.images.shape == (3, 1, 16, 16)
+    network = released.network(0)
+    optimiser = torch.optim.SGD(network.parameters(), lr=released.lr, momentum=0.9)
+    first = None
+    for _ in range(100):
+        loss = torch.nn.functional.cross_entropy(network(released.images), released.labels)
+        first = first or loss.item()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.5 * first
+    test = ImageSet.load(only(folder / "run", "data-*") / "test.safetensors")
+    accuracy = (network(released.normalise(test.images)).argmax(1) == test.labels).float().mean().item()
+    chance = max(test.counts) / len(test)
+    assert accuracy > chance
+
+
+def test_the_same_command_again_does_nothing(finished, tiny):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
+    printed = medistill_cli("run", tiny, folder)
+    after = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.is_file()}
+    assert before == after
+    for line in ("2 trajectories are there already", "distill: done already", "evaluate: done already"):
+        assert line in printed
+
+
+def test_no_patient_is_split(finished):
+    folder, _ = finished
+    sets = [ImageSet.load(only(folder / "run", "data-*") / f"{n}.safetensors") for n in ("train", "val", "test")]
+    groups = [set(s.groups.tolist()) for s in sets]
+    assert sum(map(len, groups)) == 48 == len(set.union(*groups))
+    assert sum(map(len, sets)) == 96 and all(min(s.counts) > 0 for s in sets)
+
+
+def test_nothing_of_a_patient_in_release_record_or_output(finished, tiny):
+    folder, printed = finished
+    public = [only(folder / "run", "release-*"), folder / "mlflow.db", folder / "mlartifacts"]
+    files = [f for place in public for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file()]
+    assert len(files) > 12
+    for mark in tiny.marks:
+        assert mark not in printed
+        for file in files:
+            assert mark.encode() not in file.read_bytes(), file
+            assert mark not in str(file.relative_to(folder))
+    # the search can find: the table that stays in the house has every mark it should
+    table = only(folder / "run", "data-*/cohort.csv").read_bytes()
+    assert b"MARKEDPATIENT" in table and b"MARKEDFOLDER" in table
+
+
+def test_no_film_of_a_patient_in_release_or_record(finished):
+    """No picture outside the run's own folders correlates with a training film."""
+    import numpy as np
+    from PIL import Image
+
+    folder, _ = finished
+    train = ImageSet.load(only(folder / "run", "data-*") / "train.safetensors").images.flatten(1)
+    released = medistill.load(only(folder / "run", "release-*")).images.flatten(1)
+    correlation = np.corrcoef(torch.cat([released, train]))[: len(released), len(released) :]
+    assert np.abs(correlation).max() < 0.9
+    pictures = [p.name for p in (folder / "mlartifacts").rglob("*.png")]
+    assert sorted(pictures) == ["confusion.png", "curves.png", "distilled.png", "report.png", "roc.png"]
+    assert Image.open(only(folder / "run", "release-*/preview.png")).size[0] > 0
+
+
+def test_the_record_in_mlflow(finished):
+    from mlflow import MlflowClient
+
+    folder, _ = finished
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    stages = {run.data.tags["medistill.stage"]: run for run in runs if run not in parents}
+    assert set(stages) == {"experts", "distill", "evaluate", "audit", "release"}
+    assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in stages.values())
+    assert all(run.info.status == "FINISHED" for run in runs)
+    history = json.loads(only(folder / "run", "distill-*/history.json").read_text())
+    logged = client.get_metric_history(stages["distill"].info.run_id, "loss_unweighted")
+    assert [m.value for m in sorted(logged, key=lambda m: m.step)] == pytest.approx(history["loss_unweighted"])
+    evaluation = json.loads(only(folder / "run", "evaluate-*/evaluation.json").read_text())
+    mean = evaluation["arms"]["distilled"]["mean"]["balanced_accuracy"]
+    assert stages["evaluate"].data.metrics["balanced_accuracy/distilled"] == pytest.approx(mean)
+    train = ImageSet.load(only(folder / "run", "data-*") / "train.safetensors")
+    assert stages["experts"].inputs.dataset_inputs[0].dataset.digest == train.digest[:36]
+    assert stages["distill"].data.params["distill.iterations"] == "40"
+
+
+def kill_when(process, folder, pattern):
+    """Kill -9 a run (its workers too) as soon as a file appears."""
+    deadline = time.monotonic() + 120
+    while not list((folder / "run").glob(pattern)):
+        assert process.poll() is None, f"the run ended before {pattern} appeared"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_killed_in_every_stage_the_same_command_finishes_with_the_same_bytes(finished, tiny, tmp_path):
+    """Guards the promise that kill -9 at any moment loses nothing: one run killed five times, then finished."""
+    for pattern in (
+        "data-*/.train*",
+        "experts-*/expert_0000.safetensors",
+        "distill-*/checkpoint.safetensors",
+        "arms/distilled-*",
+        "evaluate-*/done.json",
+    ):
+        process = subprocess.Popen(
+            command("run", tiny, tmp_path, "--track", "false"),
+            cwd=tmp_path,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        kill_when(process, tmp_path, pattern)
+    printed = medistill_cli("run", tiny, tmp_path, "--track", "false")
+    assert "To share:" in printed
+    assert results(tmp_path) == results(finished[0])
+
+
+def test_bad_files_are_all_listed_and_can_be_left_out(tiny, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(tiny.cohort.parent, folder)
+    films = sorted((folder / "films").iterdir())
+    films[0].write_bytes(b"not a film")
+    films[7].write_bytes(films[7].read_bytes()[:200])
+    bad = tiny.__class__(folder / "cohort.csv", tiny.marks)
+    printed = medistill_cli("check", bad, tmp_path, expect=2)
+    assert films[0].name in printed and films[7].name in printed and "2 of 96 files cannot be used" in printed
+    printed = medistill_cli("check", bad, tmp_path, "--data.on_bad_file", "skip")
+    assert "note: 2 of 96 files cannot be used and were left out" in printed
+    assert "check: the cohort is ready" in printed and not (tmp_path / "run").exists()
+
+
+def test_more_real_starts_than_patients_is_one_line(finished, tiny):
+    folder, _ = finished
+    more = ("--distill.start", "real", "--distill.ipc", "40")
+    printed = medistill_cli("distill", tiny, folder, *more, expect=2)
+    assert "distill.ipc is 40, but class Normal has" in printed and "training patients" in printed
+    assert len(printed.strip().splitlines()) == 1

@@ -53,7 +53,7 @@ class Data:
         on_bad_file: `error` stops and lists every bad file; `skip` leaves them out and counts them.
         val_fraction: share of the training patients kept for validation.
         test_fraction: share of all patients kept for test, unless the CSV gives a split.
-        near_duplicate: correlation above which two films in different splits are listed as near
+        near_duplicate: correlation above which `check` lists two films in different splits as near
             duplicates (0 to 1; 1 turns the search off).
         workers: processes that decode films; 0: one a core.
         citation: how to cite the data; stands in the release.

@@ -54,7 +54,7 @@ class ImageSet:
         """SHA-256 over pixels, labels, patients and class names: the identity of the data."""
         state = hashlib.sha256(repr((self.classes, tuple(self.images.shape), self.mean, self.std)).encode())
         for tensor in (self.images, self.labels, self.groups):
-            state.update(memoryview(tensor.contiguous().numpy()))
+            state.update(tensor.contiguous().numpy().data)
         return state.hexdigest()
 
     def pixels(self) -> Tensor:

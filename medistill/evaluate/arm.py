@@ -34,8 +34,8 @@ class Arm:
         val_summary: mean and standard deviation over the students.
         test_runs: metrics of each student on the test films.
         test_summary: mean and standard deviation over the students.
-        ensemble: test metrics of the students' mean probabilities, threshold from validation likewise.
-        bootstrap: intervals of `ensemble` over test patients; they leave out the chance of training.
+        bootstrap: intervals of the means in `test_summary` over test patients; they leave out the chance of
+            training.
         confusion: K x K test films, true class by row, summed over the students.
         roc: mean true positive rate of the students at false positive rates 0, .01, ... 1, on the test films.
     """
@@ -52,7 +52,6 @@ class Arm:
     val_summary: dict[str, tuple[float, float]]
     test_runs: tuple[dict[str, float], ...]
     test_summary: dict[str, tuple[float, float]]
-    ensemble: dict[str, float]
     bootstrap: metrics.Bootstrap
     confusion: tuple[tuple[int, ...], ...]
     roc: tuple[float, ...]
@@ -147,8 +146,6 @@ def arm_from_predictions(
         )
         for predictions, split in ((on_val, val), (on_test, test))
     )
-    mean_test = torch.stack(list(on_test)).mean(0)
-    mean_threshold = _threshold(torch.stack(list(on_val)).mean(0), val, target)
     return Arm(
         name=name,
         images=images,
@@ -162,14 +159,13 @@ def arm_from_predictions(
         val_summary=metrics.summary(val_runs),
         test_runs=test_runs,
         test_summary=metrics.summary(test_runs),
-        ensemble=metrics.measure(mean_test, test.labels, classes, positive, mean_threshold),
         bootstrap=metrics.bootstrap_by_patient(
-            mean_test,
+            on_test,
             test.labels,
             test.groups,
             classes,
             positive,
-            mean_threshold,
+            thresholds,
             generator(base_seed, "bootstrap"),
             resamples,
         ),

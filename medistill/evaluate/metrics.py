@@ -100,25 +100,31 @@ def youden_threshold(scores: Tensor, is_positive: Tensor) -> float:
 
 
 def bootstrap_by_patient(
-    probabilities: Tensor,
+    probabilities: Sequence[Tensor],
     labels: Tensor,
     groups: Tensor,
     classes: Sequence[str],
     positive: str,
-    threshold: float,
+    thresholds: Sequence[float],
     generator: torch.Generator,
     resamples: int = 1000,
 ) -> Bootstrap:
-    """Intervals of every metric from patients drawn with replacement, each with all its films.
+    """Intervals of every metric, a mean over networks, from patients drawn with replacement with all their films.
 
-    Films of one patient are not independent; resampling films would make the intervals too narrow.
+    Films of one patient are not independent; resampling films would make the intervals too narrow. All
+    networks, each (N, K) with its threshold, meet the same resamples, so the intervals belong to the mean over
+    networks that a table shows; they leave out the chance of training.
     """
     patient, count = _numbered(groups)
     drawn = torch.randint(count, (resamples, count), generator=generator)
     multiplicity = torch.zeros(resamples, count, dtype=torch.float64)
     multiplicity.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     weights = multiplicity[:, patient].numpy()  # (R, N)
-    values = weighted_metrics(probabilities, labels, classes, positive, threshold, weights)
+    each = [
+        weighted_metrics(p, labels, classes, positive, threshold, weights)
+        for p, threshold in zip(probabilities, thresholds, strict=True)
+    ]
+    values = {name: np.mean([network[name] for network in each], axis=0) for name in NAMES}
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     intervals, skipped = {}, {}
     for name, value in values.items():

@@ -122,7 +122,7 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
     arms: dict[str, Any] = evaluation.get("arms", {})
     measured = [metric for metric in METRICS if any(metric in arm.get("mean", {}) for arm in arms.values())]
     if not measured:
-        return "It was not measured on real films; nothing is known about its worth."
+        return "It was not measured; nothing is known about its worth."
     positive = _text(evaluation.get("positive", "positive class"))
     header = ["trained on", *(METRICS[metric].format(positive=positive) for metric in measured)]
     rows = [[name, *(_measure(arm, metric) for metric in measured)] for name, arm in arms.items()]
@@ -134,7 +134,7 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
 def _protocol(evaluation: Mapping[str, Any]) -> str:
     """How the table was measured."""
     films, patients, seeds = (evaluation.get(key) for key in ("test_films", "test_patients", "seeds"))
-    on = "held-out real films" if films is None else f"{films} held-out real films"
+    on = "held-out films" if films is None else f"{films} held-out films"
     of = "" if patients is None else f" of {_count(patients)} patients"
     networks = "" if seeds is None else f" by {seeds} freshly trained networks"
     return f"Measured on {on}{of}{networks}: mean ± standard deviation [interval], where they were computed."
@@ -182,7 +182,9 @@ def _check(check: Mapping[str, Any]) -> str:
     )
     lines = [f"- **{_text(check.get('name', 'check'))}: {_text(check.get('verdict', 'unknown'))}.** "]
     lines[0] += _text(check.get("explanation", ""))
-    lines += [f"  - measured: {_value(check['statistic'])}"] if check.get("statistic") else []
+    statistic = check.get("statistic") or {}
+    single = {key: value for key, value in statistic.items() if not isinstance(value, Mapping | list | tuple)}
+    lines += [f"  - measured: {_value(single)}"] if single else []
     if check.get("interval"):
         low, high = check["interval"]
         lines.append(f"  - 95 % interval: {_value(low)} to {_value(high)}")

@@ -172,7 +172,7 @@ def _arm(session: Session, splits: Splits, name: str, images: Tensor, targets: T
 def _digest(tensor: Tensor) -> str:
     """The identity of a tensor's values."""
     values = tensor.detach().cpu().to(torch.float32).contiguous().numpy()
-    return hashlib.sha256(memoryview(values)).hexdigest()
+    return hashlib.sha256(values.data).hexdigest()
 
 
 def _work(session: Session, made: Work, splits: Splits) -> Work:

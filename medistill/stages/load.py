@@ -44,7 +44,7 @@ class Examined:
         images: (N, 1, S, S) in [0, 1].
         split: (N,) train, val or test.
         table: the cohort with split and the reader's choices for each film; it stays in the house.
-        notes: sentences worth telling: films left out, patients unknown, near duplicates.
+        notes: sentences worth telling: films left out, patients unknown. They name no file.
     """
 
     cohort: Cohort
@@ -88,7 +88,7 @@ def examine(session: Session) -> Examined:
         UserError: one line a mistake; with `on_bad_file: skip` files that cannot be read are left out and counted.
     """
     from medistill.data.decode import decode
-    from medistill.data.duplicates import near_duplicates, require_distinct
+    from medistill.data.duplicates import require_distinct
     from medistill.data.split import split_patients
 
     data = session.config.data
@@ -126,12 +126,6 @@ def examine(session: Session) -> Examined:
     require_distinct(names, [decoded.hashes[i] for i in good], kept.table["label"].tolist(), split.tolist())
     if kept.unknown_patients:
         notes.append(f"{kept.unknown_patients} films have no patient id; each counts as a patient of its own")
-    if data.near_duplicate < 1:
-        for pair in near_duplicates(images, split.tolist(), threshold=data.near_duplicate):
-            notes.append(
-                f"{names[pair.first]} ({split[pair.first]}) and {names[pair.second]} ({split[pair.second]}) look "
-                f"alike (correlation {pair.correlation:.3f}); if they are one patient, give both one patient_id"
-            )
     choices = [decoded.choices[i] for i in good]
     table = kept.table.assign(split=split, **{k: [c.get(k, "") for c in choices] for k in choices[0]})
     return Examined(kept, images, split, table, notes)
@@ -140,7 +134,7 @@ def examine(session: Session) -> Examined:
 def check(session: Session) -> None:
     """`medistill check`: read everything, write nothing, tell what was found."""
     examined = examine(session)
-    for note in examined.notes:
+    for note in examined.notes + _look_alikes(session, examined):
         session.say(f"note: {note}")
     groups = examined.cohort.groups
     for name in SPLITS:
@@ -149,6 +143,21 @@ def check(session: Session) -> None:
         films = ", ".join(f"{label} {counts.get(label, 0)}" for label in examined.cohort.classes)
         session.say(f"{name}: {here.sum()} films of {len(set(groups[here]))} patients ({films})")
     session.say("check: the cohort is ready")
+
+
+def _look_alikes(session: Session, examined: Examined) -> list[str]:
+    """A sentence for each pair of films in different splits that may be one patient; it names files."""
+    from medistill.data.duplicates import near_duplicates
+
+    threshold = session.config.data.near_duplicate
+    if threshold == 1:
+        return []
+    names, split = [path.name for path in examined.cohort.paths], examined.split.tolist()
+    return [
+        f"{names[pair.first]} ({split[pair.first]}) and {names[pair.second]} ({split[pair.second]}) look alike "
+        f"(correlation {pair.correlation:.3f}); if they are one patient, give both one patient_id"
+        for pair in near_duplicates(examined.images, split, threshold=threshold)
+    ]
 
 
 def load(session: Session) -> Splits:
@@ -177,7 +186,7 @@ def cohort_table(session: Session) -> Any:
 
 def _decides(data: Data, seed: int) -> dict[str, Any]:
     """The settings that decide the image sets."""
-    settings = asdict(replace(data, workers=0))
+    settings = asdict(replace(data, workers=0, near_duplicate=1))
     return {"data": settings, "seed": seed}
 
 

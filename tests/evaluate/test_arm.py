@@ -8,7 +8,7 @@ import torch
 from medistill.data.imageset import ImageSet
 from medistill.errors import UserError
 from medistill.evaluate import metrics
-from medistill.evaluate.arm import evaluate_arm
+from medistill.evaluate.arm import Arm, evaluate_arm
 from medistill.evaluate.student import Recipe, fit, predict
 from medistill.nets import Architecture
 from medistill.seeds import generator
@@ -51,15 +51,13 @@ def test_an_arm_is_its_students_measured_one_by_one(classes):
         assert arm.val_runs[i] == metrics.measure(on_val[i], val.labels, val.classes, "normal", threshold)
     mean = arm.test_summary["accuracy"][0]
     assert mean == pytest.approx(sum(r["accuracy"] for r in arm.test_runs) / 2)
-    joint = metrics.youden_threshold(torch.stack(on_val).mean(0)[:, 1], val.labels == 1)
-    averaged = torch.stack(on_test).mean(0)
-    assert arm.ensemble == metrics.measure(averaged, test.labels, test.classes, "normal", joint)
     assert arm.val_summary == metrics.summary(arm.val_runs) != arm.test_summary
     assert arm.bootstrap == metrics.bootstrap_by_patient(
-        averaged, test.labels, test.groups, test.classes, "normal", joint, generator(7, "bootstrap")
+        on_test, test.labels, test.groups, test.classes, "normal", arm.thresholds, generator(7, "bootstrap")
     )
     low, high = arm.bootstrap.intervals["auroc_macro"]
-    assert low < arm.ensemble["auroc_macro"] < high
+    assert low < arm.test_summary["auroc_macro"][0] < high
+    assert Arm.from_json(json.loads(json.dumps(arm.to_json()))) == arm
     matrix = torch.tensor(arm.confusion)
     assert matrix.sum(1).tolist() == [2 * count for count in test.counts]
     assert matrix.trace().item() == pytest.approx(60 * mean)

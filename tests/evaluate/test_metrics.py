@@ -106,7 +106,7 @@ def test_summary_is_mean_and_sample_deviation():
 
 def bootstrap(p, y, groups, seed=0, threshold=0.3, resamples=1000):
     classes = CLASSES[: p.shape[1]]
-    return metrics.bootstrap_by_patient(p, y, groups, classes, "covid", threshold, gen(seed), resamples)
+    return metrics.bootstrap_by_patient([p], y, groups, classes, "covid", [threshold], gen(seed), resamples)
 
 
 def test_films_of_a_patient_are_resampled_together():
@@ -144,6 +144,19 @@ def test_bootstrap_equals_metrics_of_the_resampled_films():
         areas.append(oracle.roc_auc_score(y[films] == 0, p[films, 0]))
     got = bootstrap(p, y, groups, seed=4, resamples=50)
     assert got.intervals["auroc_positive"] == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])))
+
+
+def test_bootstrap_of_two_networks_is_that_of_their_mean_metric():
+    (first, y), (second, _) = predictions(count=60), predictions(count=60, seed=20)
+    groups = torch.arange(60) // 3
+    drawn = torch.randint(20, (50, 20), generator=gen(4))
+    means = []
+    for patients in drawn:
+        films = torch.cat([(groups == patient).nonzero()[:, 0] for patient in patients])
+        called = ((first[films, 0] >= 0.2), (second[films, 0] >= 0.5))
+        means.append(np.mean([oracle.recall_score(y[films] == 0, c) for c in called]))
+    got = metrics.bootstrap_by_patient((first, second), y, groups, CLASSES, "covid", (0.2, 0.5), gen(4), 50)
+    assert got.intervals["sensitivity"] == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
 
 
 def test_bootstrap_is_a_function_of_its_generator():

@@ -214,6 +214,7 @@ def _fingerprint(cohort: Cohort) -> str:
 
 def _write(work: Work, examined: Examined, data: Data, fingerprint: str) -> None:
     """Write the three sets and the table, the mark of completeness last."""
+    work.clean()
     cohort = examined.cohort
     labels, groups = torch.from_numpy(cohort.labels), torch.from_numpy(cohort.groups)
     (work.folder / "fingerprint.txt").unlink(missing_ok=True)

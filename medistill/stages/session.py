@@ -39,6 +39,11 @@ class Work:
             return False
         return all((self.folder / name).exists() for name in json.loads((self.folder / DONE).read_text())["files"])
 
+    def clean(self) -> None:
+        """Delete what a killed process left half-written."""
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+
     def finish(self, inputs: Mapping[str, Any], files: Sequence[str]) -> None:
         """Write down that the stage is done: what went in and the SHA-256 of what came out."""
         record = {
@@ -94,8 +99,7 @@ class Session:
     @contextmanager
     def stage(self, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator["StageRun | None"]:
         """Run a stage: its MLflow record (None when tracking is off), and memory errors as a sentence."""
-        for left in work.folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        work.clean()
         record: AbstractContextManager[StageRun | None] = nullcontext()
         if self.tracker is not None:
             parent = self.tracker.parent(self.folder.name, digest_of(self.config.run)[:16], {})

@@ -165,21 +165,21 @@ def kill_when(process, folder, pattern):
 def test_killed_in_every_stage_the_same_command_finishes_with_the_same_bytes(finished, tiny, tmp_path):
     """Guards the promise that kill -9 at any moment loses nothing: one run killed five times, then finished."""
     for pattern in (
-        "data-*/.train*",
+        "data-*/train.safetensors",
         "experts-*/expert_0000.safetensors",
         "distill-*/checkpoint.safetensors",
         "arms/distilled-*",
         "evaluate-*/done.json",
     ):
         process = subprocess.Popen(
-            command("run", tiny, tmp_path, "--track", "false"),
+            command("run", tiny, tmp_path),
             cwd=tmp_path,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         kill_when(process, tmp_path, pattern)
-    printed = medistill_cli("run", tiny, tmp_path, "--track", "false")
+    printed = medistill_cli("run", tiny, tmp_path)
     assert "To share:" in printed
     assert results(tmp_path) == results(finished[0])
 

@@ -85,6 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stage(verb)(config)
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        where = f"{Path(str(error.filename)).name}: " if error.filename else ""
+        fail(
+            f"{where}{error.strerror or error}; check the disk's space and the rights to the folder, and run the same "
+            "command again: nothing that was finished is lost"
+        )
     except KeyboardInterrupt:
         print("medistill: stopped; the same command goes on where this one left off", file=sys.stderr)
         raise SystemExit(130) from None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,45 @@ def test_a_missing_cohort_is_one_line(capsys, tmp_path, monkeypatch):
 def test_a_stage_without_its_predecessor_says_which_to_run(capsys, tmp_path, tiny):
     message = fails(capsys, "distill", *tiny.options(tmp_path / "run"))
     assert "run `medistill experts` with the same options first" in message
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, tiny):
+    """The third file of the load stage meets a full disk; afterwards the same command finishes."""
+    from medistill import files
+
+    written = []
+
+    def full(tensors, path, metadata):
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_bytes(b"half")
+            raise RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)")
+        save(tensors, path, metadata)
+
+    save = files.save_file
+    monkeypatch.setattr(files, "save_file", full)
+    options = tiny.options(tmp_path / "run", "--track", "false")
+    message = fails(capsys, "experts", *options)
+    assert "test.safetensors: the disk is full" in message
+    left = sorted(path.name for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert left == ["train.safetensors", "val.safetensors"]
+    monkeypatch.setattr(files, "save_file", save)
+    main(["experts", *options])
+    assert "2 trained, 2 in all" in capsys.readouterr().out
+
+
+def test_a_folder_without_rights_is_one_line(capsys, tmp_path, tiny):
+    (tmp_path / "run").write_text("a file where the run's folder belongs")
+    assert "check the disk's space and the rights" in fails(
+        capsys, "experts", *tiny.options(tmp_path / "run", "--track", "false")
+    )
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    def stopped(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medistill.cli.stage", lambda verb: stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["run"])
+    assert end.value.code == 130 and "the same command goes on" in capsys.readouterr().err

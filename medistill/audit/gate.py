@@ -1,10 +1,9 @@
-"""The gate: one verdict over all checks, and the refusal to release when it is fail."""
+"""The gate: one verdict over all checks; `medistill.release.bundle` refuses to write when it is fail."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medistill.audit.check import Check, Verdict
-from medistill.errors import UserError
 
 _SUMMARY: dict[Verdict, str] = {
     "fail": "At least one check found a leak: this set must not be released as it is.",
@@ -44,18 +43,3 @@ def audit_json(checks: Sequence[Check], context: Mapping[str, Any]) -> dict[str,
         "checks": [check.to_json() for check in checks],
         "words": [_SUMMARY[verdict], *(f"{c.name}: {c.verdict}. {c.explanation}" for c in checks)],
     }
-
-
-def refuse(audit: Mapping[str, Any]) -> None:
-    """Raise a UserError that names every failed check of an `audit_json` whose verdict is fail."""
-    if audit["verdict"] != "fail":
-        return
-    failed = [
-        f"{check['name']!r} ({check['explanation'].rstrip('.')})"
-        for check in audit["checks"]
-        if check["verdict"] == "fail"
-    ]
-    raise UserError(
-        f"audit: {', '.join(failed)} failed, so nothing is released; "
-        "distil again from noise or phantom films instead of real ones and repeat the audit"
-    )

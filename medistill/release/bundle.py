@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from medistill.audit.gate import refuse
 from medistill.data.imageset import denormalise
 from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
@@ -96,6 +95,21 @@ def _is_path(value: Any) -> bool:
     if isinstance(value, str):
         return _PATH_LIKE.fullmatch(value.strip()) is not None
     return isinstance(value, PurePath)
+
+
+def refuse(audit: Mapping[str, Any]) -> None:
+    """Raise a UserError that names every failed check of an `audit_json` whose verdict is fail."""
+    if audit["verdict"] != "fail":
+        return
+    failed = [
+        f"{check['name']!r} ({check['explanation'].rstrip('.')})"
+        for check in audit["checks"]
+        if check["verdict"] == "fail"
+    ]
+    raise UserError(
+        f"audit: {', '.join(failed)} failed, so nothing is released; "
+        "distil again from noise or phantom films instead of real ones and repeat the audit"
+    )
 
 
 def write_release(

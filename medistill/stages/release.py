@@ -4,8 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from medistill.audit.gate import refuse
-from medistill.release.bundle import write_release
+from medistill.release.bundle import refuse, write_release
 from medistill.stages.audit import audited
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from medistill.audit.check import Check, Verdict
-from medistill.audit.gate import audit_json, refuse, summarise
+from medistill.audit.gate import audit_json, summarise
 from medistill.errors import UserError
 from medistill.files import write_json
+from medistill.release.bundle import refuse
 
 
 def check(verdict: Verdict, name: str = "some check", **changes: Any) -> Check:

@@ -20,6 +20,7 @@ import torch
 from medistill.cli import configure
 from medistill.evaluate.baselines import metadata_baseline
 from medistill.files import write_json
+from medistill.stages.audit import audit, audited
 from medistill.stages.distill import distill
 from medistill.stages.evaluate import baselines, evaluate, evaluated
 from medistill.stages.experts import experts
@@ -52,13 +53,21 @@ def table(more: list[str], only: str) -> dict[str, list[dict]]:
                               "--evaluate.baselines", "false")  # fmt: skip
                 distill(one)
                 evaluate(one)
-                rows.setdefault(name, []).append(evaluated(one, load(one))[1]["arms"]["distilled"])
+                audit(one)
+                row = evaluated(one, load(one))[1]["arms"]["distilled"]
+                rows.setdefault(name, []).append(row | {"audit": verdict(one)})
             if f"{budget}-random real".startswith(only):
                 one = session(*common)
                 random, full = baselines(one, load(one))
                 rows.setdefault(f"{budget}-random real", []).append(measured(random))
                 rows["full data"] = [measured(full)]
     return rows
+
+
+def verdict(one: Session) -> dict:
+    """The audit in a line: check 1, the nearest real neighbour."""
+    check = audited(one, load(one))[1]["checks"][0]
+    return {"verdict": check["verdict"], "fired": check["statistic"]["fired"], "power": check["power"]}
 
 
 def measured(arm) -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from tqdm import tqdm
 
 from medistill.config import Config
@@ -105,6 +106,8 @@ class Session:
             parent = self.tracker.parent(self.folder.name, digest_of(self.config.run)[:16], {})
             record = self.tracker.stage(parent, work.stage, work.key, redact(dict(params)), tags)
         with record as run, self._memory():
+            if run:
+                run.text("config.yaml", yaml.safe_dump(redact(self.config.to_dict()), sort_keys=False))
             yield run
 
     @cached_property

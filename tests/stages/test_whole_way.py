@@ -147,6 +147,8 @@ def test_the_record_in_mlflow(finished):
     train = ImageSet.load(only(folder / "run", "data-*") / "train.safetensors")
     assert stages["experts"].inputs.dataset_inputs[0].dataset.digest == train.digest[:36]
     assert stages["distill"].data.params["distill.iterations"] == "40"
+    artifacts = {item.path for item in client.list_artifacts(stages["distill"].info.run_id)}
+    assert {"config.yaml", "environment.json", "figures"} <= artifacts
 
 
 def kill_when(process, folder, pattern):

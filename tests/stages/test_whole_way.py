@@ -206,3 +206,16 @@ def test_more_real_starts_than_patients_is_one_line(finished, tiny):
     printed = medistill_cli("distill", tiny, folder, *more, expect=2)
     assert "distill.ipc is 40, but class Normal has" in printed and "training patients" in printed
     assert len(printed.strip().splitlines()) == 1
+
+
+def test_a_copied_film_fails_the_audit_and_nothing_is_released(finished, tiny, tmp_path):
+    """Real films that distillation hardly moved: the audit must see them and the release refuse."""
+    for name in ("data-*", "experts-*"):
+        there = only(finished[0] / "run", name)
+        shutil.copytree(there, tmp_path / "run" / there.name)
+    leak = ("--distill.start", "real", "--distill.iterations", "2", "--distill.lr_images", "0.001")
+    printed = medistill_cli("run", tiny, tmp_path, *leak, "--evaluate.baselines", "false", "--track", "false", expect=2)
+    assert "2 trajectories are there already" in printed
+    assert "audit: verdict fail" in printed
+    assert "failed, so nothing is released" in printed
+    assert not list((tmp_path / "run").glob("release-*"))

@@ -84,10 +84,10 @@ def _cutout(x: Tensor, u: Tensor) -> Tensor:
     """Set a square of half the side, centred anywhere, to zero."""
     inside = []
     for side, column in zip(x.shape[2:], u.T, strict=False):
-        half = int(side * CUTOUT_SIDE + 0.5) // 2
-        centre = (column * (side + 1 - side % 2)).floor()[:, None]
+        cut = int(side * CUTOUT_SIDE + 0.5)
+        first = (column * (side + 1 - cut % 2)).floor()[:, None] - cut // 2
         position = torch.arange(side, device=x.device)
-        inside.append((position >= centre - half) & (position < centre + half))
+        inside.append((position >= first) & (position < first + cut))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return x * ~hole
 

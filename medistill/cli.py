@@ -115,6 +115,9 @@ def stage(verb: str) -> Callable[[Config], None]:
 
 def _shipped(word: str) -> str:
     """A config that is not found here is looked up among those shipped with the package."""
+    option, _, value = word.rpartition("=")
+    if option:
+        return f"{option}={_shipped(value)}"
     if not word.startswith("configs/") or Path(word).exists():
         return word
     package = Path(__file__).parent

@@ -51,8 +51,9 @@ class Data:
         views: view positions that are accepted; "" accepts a DICOM file that names none.
         unknown_patients: accept films without a patient id, each counted as a patient of its own.
         on_bad_file: `error` stops and lists every bad file; `skip` leaves them out and counts them.
-        val_fraction: share of the training patients kept for validation.
-        test_fraction: share of all patients kept for test, unless the CSV gives a split.
+        val_fraction: share of the films that are not test kept for validation, by patient; both
+            shares are rounded to one part in a whole number (.15 gives a seventh).
+        test_fraction: share of all films kept for test, by patient, unless the CSV gives a split.
         near_duplicate: correlation above which `check` lists two films in different splits as near
             duplicates (0 to 1; 1 turns the search off).
         workers: processes that decode films; 0: one a core.
@@ -159,10 +160,10 @@ class Distill:
         start_scale: standard deviation of the noise start, in normalised units.
         start_smooth: Gaussian blur of the noise start, standard deviation in pixels; 0: none.
         lr_images: step size on the pixels.
-        lr_decay: `constant`, or `cosine` down to 0 at the last iteration (pixels only).
+        lr_decay: `constant`, or `cosine` down to 0 after the last iteration (pixels only).
         momentum: SGD momentum on pixels, step size and labels.
         alpha: start of the inner step size.
-        alpha_space: learn it as its logarithm (`log`) or as published (`linear`).
+        alpha_space: learn it as its logarithm (`log`) or as published (`linear`, kept above 1e-6).
         lr_alpha: step size on it (on log alpha in the log space).
         importance: `descend` (guarded), `literal` (as written, no guard) or `off` (MTT).
         lr_importance: step size on the weights W.

@@ -95,6 +95,11 @@ class Tracker:
         self.experiment_id = experiment_id
         self.uri = uri
 
+    @property
+    def shown(self) -> str:
+        """The URI without a password in it."""
+        return _without_password(self.uri)
+
     def parent(self, name: str, key: str, tags: Mapping[str, Any]) -> str:
         """The id of the run that holds a study's stages: the one with this key, or a new one.
 
@@ -119,6 +124,7 @@ class Tracker:
         name a patient's file); the parent's status follows. `params` are recorded as given: redact them.
         Raises UserError when the store does not answer at the start, or still holds back records at the end.
         """
+        self._close_abandoned(key)
         run_id = self._create(
             stage,
             {
@@ -147,6 +153,13 @@ class Tracker:
             raise
         with _user_errors(self.uri):
             self._end(run_id, parent_id, "FINISHED")
+
+    def _close_abandoned(self, key: str) -> None:
+        """Mark earlier attempts at a stage that were killed before they could say so."""
+        query = f"tags.`medistill.key` = '{key}' and attributes.status = 'RUNNING'"
+        with _user_errors(self.uri):
+            for run in self.client.search_runs([self.experiment_id], query):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _create(self, name: str, tags: Mapping[str, Any]) -> str:
         """Create a run and return its id."""
@@ -244,7 +257,7 @@ def _user_errors(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
-    shown = re.sub(r"//[^/@]*@", "//", uri)
+    shown = _without_password(uri)
     try:
         yield
     except (MlflowException, RequestException) as error:
@@ -255,6 +268,11 @@ def _user_errors(uri: str) -> Iterator[None]:
             f"tracking: {shown}: {text}; start that server, or set MLFLOW_TRACKING_URI={DEFAULT_URI} "
             "to record in a local file"
         ) from error
+
+
+def _without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,8 @@
 """COVID-19 detection on real chest films: full data, random films, MTT and IADD, at one budget.
 
 Every arm is configs/covid19.yaml with a few settings changed; experts and baselines are shared. Nothing is
-chosen on test films: the number of iterations is fixed, step sizes were chosen on validation patients.
+chosen on test films: the number of iterations is fixed, the pixel step and the scale of the noise were chosen on
+validation patients (pipelines/covid19_starts.py), the other step sizes are the defaults.
 
     python pipelines/covid19.py                      everything, then docs/results/covid19.json
     python pipelines/covid19.py --only ipc1-noise    the arms whose name starts so, for one more core
@@ -35,8 +36,8 @@ STARTS = ("noise", "phantom", "real")
 METHODS = {"mtt": "off", "iadd": "descend"}
 
 
-def session(*options: str) -> Session:
-    return Session(configure("run", ["--config", "configs/covid19.yaml", *options]))
+def session(*options: str, say=print) -> Session:
+    return Session(configure("run", ["--config", "configs/covid19.yaml", *options]), say)
 
 
 def table(more: list[str], only: str) -> dict[str, list[dict]]:
@@ -110,7 +111,8 @@ def main() -> None:
     shown = ("balanced_accuracy", "auroc_macro", "auroc_positive")
     for name, runs in rows.items():
         values = np.array([[run["mean"][metric] for metric in shown] for run in runs])
-        print(f"{name:24}", "  ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), values.std(0), strict=True)))
+        spread = [f" ± {sd:.3f}" for sd in values.std(0, ddof=1)] if len(runs) > 1 else [""] * len(shown)
+        print(f"{name:24}", "  ".join(f"{m:.3f}{sd}" for m, sd in zip(values.mean(0), spread, strict=True)))
 
 
 if __name__ == "__main__":

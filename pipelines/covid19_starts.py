@@ -34,11 +34,15 @@ ROWS = {
 }
 
 
+def _silent(line: str) -> None:
+    """The stages print test figures; this study must not see them."""
+
+
 def validated(changes: dict, more: list[str]) -> dict[str, float]:
     """Validation metrics, a mean over evaluate.seeds networks."""
     options = [word for name, value in changes.items() for word in (f"--distill.{name}", str(value))]
     common = [*BUDGETS["ipc1"][0], "--distill.seed", "0", "--distill.importance", "off"]
-    one = session(*common, *more, *options, "--evaluate.baselines", "false")
+    one = session(*common, *more, *options, "--evaluate.baselines", "false", say=_silent)
     experts(one)
     distill(one)
     evaluate(one)

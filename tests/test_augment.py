@@ -43,6 +43,8 @@ def test_cutout_removes_half_the_side():
     x = torch.ones(1, 1, 16, 16)
     out = augment.apply(x, drawn("cutout", (0.5, 0.5, 0)))
     assert (out == 0).sum() == 64 and out[0, 0, 4:12, 4:12].sum() == 0
+    out = augment.apply(torch.ones(1, 1, 29, 29), drawn("cutout", (0.5, 0.5, 0)))
+    assert (out == 0).sum() == 15**2 and out[0, 0, 7:22, 7:22].sum() == 0
 
 
 def test_scale_and_rotation_against_the_sampling_positions():

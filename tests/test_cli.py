@@ -78,7 +78,7 @@ def test_later_options_override_the_file_and_print_config_round_trips(capsys, tm
 def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert configure("run", ["--config", "configs/phantom.yaml"]).data.name == "phantom"
-    assert configure("run", ["--config", "configs/covid19.yaml"]).data.positive == "COVID"
+    assert configure("run", ["--config=configs/covid19.yaml"]).data.positive == "COVID"
 
 
 def test_a_missing_cohort_is_one_line(capsys, tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def read_cohort(
         UserError: one line for each kind of mistake and film.
     """
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder; check data.source")
+        raise UserError(f"{source}: no such file or folder; check data.cohort")
     if source.is_dir():
         table, names = _read_folder(source)
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class ImageSet:
         """Images per class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over pixels, labels, patients and class names: the identity of the data."""
         state = hashlib.sha256(repr((self.classes, tuple(self.images.shape), self.mean, self.std)).encode())

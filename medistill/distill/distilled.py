@@ -7,6 +7,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
 from medistill.nets import Architecture
 
@@ -52,7 +53,8 @@ class Distilled:
     def load(cls, path: Path) -> "Distilled":
         """Read a file that `save` wrote."""
         metadata = read_metadata(path)
-        metadata.pop("format")
+        if (version := metadata.pop("format")) != 1:
+            raise UserError(f"{path.name}: format {version}, this version reads format 1; update medistill")
         for name in ("classes", "mean", "std", "augment"):
             metadata[name] = tuple(metadata[name])
         metadata["architecture"] = Architecture(**metadata["architecture"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from medistill import seeds
 from medistill.config import Distill
 from medistill.distill import importance
-from medistill.distill.state import State
+from medistill.distill.state import HISTORY, State
 from medistill.distill.unroll import Matched, draw_steps, matching_gradient
 from medistill.errors import UserError
 from medistill.experts.trajectory import Trajectories
@@ -91,10 +91,15 @@ def update(
 
 
 def result(state: State, settings: Distill) -> tuple[Tensor, Tensor, float]:
-    """Images (M, C, H, W), label probabilities (M, K) and alpha of a finished state."""
+    """Images (M, C, H, W), label probabilities (M, K) and alpha of a finished state.
+
+    The moving average is divided by the weight it has gathered, so that nothing of the start is left in it.
+    """
     labels = state.logits.softmax(1) if settings.soft_labels else state.labels
     alpha = state.step.exp() if settings.alpha_space == "log" else state.step
-    return (state.average if settings.ema else state.images), labels, alpha.item()
+    taken = int((state.history[:, HISTORY.index("skipped")] == 0).sum())
+    images = state.average / (1 - settings.ema**taken) if settings.ema and taken else state.images
+    return images, labels, alpha.item()
 
 
 def _usable(matched: Matched, limit: float) -> bool:
@@ -120,5 +125,5 @@ def _record(state: State, matched: Matched, settings: Distill, live: Tensor, goo
         raise UserError(
             f"distill: the last {PATIENCE} iterations were not finite or had an unweighted loss above "
             f"distill.loss_limit {settings.loss_limit} (last: {matched.plain.item():.3g}, alpha {alpha.item():.3g}); "
-            "lower distill.alpha, distill.lr_alpha or distill.lr_images and run again"
+            "lower distill.alpha, distill.lr_alpha, distill.lr_images or distill.lr_importance and run again"
         )

@@ -9,6 +9,8 @@ parameters at 1 / CAP^2 or more. The paper's text on this point was not at hand:
 import torch
 from torch import Tensor
 
+from medistill.errors import UserError
+
 CAP = 2.0
 
 
@@ -35,12 +37,17 @@ def project(weight: Tensor, live: Tensor) -> Tensor:
     """Clamp W to 0 <= w <= CAP and rescale it until mean(w^2) = 1 over the live parameters.
 
     The weights that reach the cap stay there and the others are rescaled, until none is above it.
+
+    Raises:
+        UserError: one step has driven so many weights to 0 that the others cannot make up for it.
     """
     w = weight[live].clamp(min=0)
     capped = torch.zeros_like(w, dtype=torch.bool)
     while True:
         room = len(w) - CAP**2 * capped.sum()
         free = torch.where(capped, 0, w)
+        if room > 0 and not free.any():
+            raise UserError("distill: one step has driven the importance weights to 0; lower distill.lr_importance")
         w = torch.where(capped, CAP, free * (room / free.square().sum()).sqrt())
         above = ~capped & (w > CAP)
         if not above.any():

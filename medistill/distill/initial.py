@@ -8,6 +8,9 @@ from torch import Tensor
 
 from medistill.errors import UserError
 
+PUBLIC = ("noise", "phantom")
+"""Starts that show no patient."""
+
 
 def labels_of(classes: int, ipc: int) -> Tensor:
     """(M,) int64: ipc times each class."""

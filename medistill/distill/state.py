@@ -10,6 +10,9 @@ from torch import Tensor
 from medistill.config import Distill
 from medistill.files import read_metadata, write_tensors
 
+SOFT_START = 0.9
+"""Probability of its own class that a learned label starts from; nearer to 1 the softmax hardly moves."""
+
 HISTORY = ("loss", "loss_unweighted", "alpha", "weight_share", "weight_mean", "skipped")
 
 
@@ -19,14 +22,14 @@ class State:
 
     Attributes:
         images: (M, C, H, W) the pixels being learned.
-        logits: (M, K) label logits; log of the one-hot labels' smoothing when labels are learned.
+        logits: (M, K) label logits, used when labels are learned; they start at a probability of SOFT_START.
         labels: (M, K) one-hot labels.
         step: the inner step size, as log alpha or alpha, a scalar.
         weight: W, (P,).
         images_velocity: momentum of the pixels.
         logits_velocity: momentum of the label logits.
         step_velocity: momentum of the step size.
-        average: moving average of the pixels; the pixels themselves when there is none.
+        average: sum of the pixels after each step taken, weighted by (1 - ema) ema^age.
         history: (iterations done, 6) float64, the columns of HISTORY.
         skipped_in_a_row: iterations skipped since the last good one.
     """
@@ -46,7 +49,8 @@ class State:
     @classmethod
     def begin(cls, images: Tensor, labels: Tensor, parameters: int, settings: Distill) -> "State":
         """The state before the first iteration, from start images and one-hot labels (M, K)."""
-        logits = 10.0 * labels
+        others = (1 - SOFT_START) / (labels.shape[1] - 1)
+        logits = torch.where(labels > 0, SOFT_START, others).to(labels.dtype).log()
         step = torch.as_tensor(settings.alpha, dtype=images.dtype, device=images.device)
         step = step.log() if settings.alpha_space == "log" else step
         return cls(
@@ -58,7 +62,7 @@ class State:
             images_velocity=torch.zeros_like(images),
             logits_velocity=torch.zeros_like(logits),
             step_velocity=torch.zeros_like(step),
-            average=images.clone(),
+            average=torch.zeros_like(images),
             history=torch.zeros(0, len(HISTORY), dtype=torch.float64),
             skipped_in_a_row=torch.zeros((), dtype=torch.int64),
         )

@@ -44,6 +44,7 @@ WITHHELD_KEYS = (
     "project_dir",
     "root",
     "roots",
+    "run",
     "salt",
     "tracking",
     "tracking_uri",

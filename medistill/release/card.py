@@ -96,7 +96,7 @@ def _making(distilled: Distilled) -> str:
         "normalisation": f"(pixel − {list(distilled.mean)}) / {list(distilled.std)}, pixels in [0, 1]",
     }
     text = "\n".join(f"- {key}: {_value(value)}" for key, value in known.items())
-    if str(distilled.provenance.get("start", "")).startswith("real"):
+    if distilled.provenance.get("start") in ("real", "class_mean"):
         text += (
             "\n\nThe images started from real films of the source. Such a start can leave traces of them; "
             "there is no formal guarantee."

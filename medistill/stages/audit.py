@@ -52,11 +52,11 @@ def audit(session: Session) -> None:
         size = session.config.data.size
         values = {"ZNCC": found.matches[f"zncc_{size}"].value, "SSIM": found.matches[f"ssim_{size}"].value}
         neighbours_figure(synthetic, train.images, found.index, values, work.folder / PICTURE)
-        work.finish({"distilled": made.key}, [FILE, PICTURE])
         if run:
             run.input(train.name, train.digest, "audited against", {"films": len(train)})
             run.metrics(0, {"fired": check.statistic["fired"], "power": check.power or 0.0})
             run.text("audit.json", (work.folder / FILE).read_text())
+    work.finish({"distilled": made.key}, [FILE, PICTURE])
     for line in report["words"]:
         session.say(f"audit: {line}")
     session.say(f"audit: verdict {report['verdict']} -> {work.folder / FILE}")

@@ -1,5 +1,6 @@
 """DISTILL: trajectories and a start become a distilled set, with checkpoints on the way."""
 
+import math
 from dataclasses import asdict, replace
 
 import torch
@@ -17,7 +18,7 @@ from medistill.errors import UserError
 from medistill.experts.trajectory import Trajectories
 from medistill.files import write_json
 from medistill.report.plots import curves_figure, distilled_grid
-from medistill.stages.experts import trained
+from medistill.stages.experts import experts_key, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.session import Session, Work
 
@@ -27,12 +28,12 @@ FILE, CHECKPOINT = "distilled.safetensors", "checkpoint.safetensors"
 def distill(session: Session) -> None:
     """`medistill distill`: run IADD, or go on from the last checkpoint."""
     splits = load(session)
-    key, trajectories = trained(session, splits)
+    key = experts_key(session, splits)
     work = _work(session, key)
     if work.done:
         session.say(f"distill: done already -> {work.folder / FILE}")
         return
-    settings = session.config.distill
+    trajectories, settings, threads = trained(session, splits), session.config.distill, torch.get_num_threads()
     params = {"distill": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
     with session.stage(work, params, {"data": splits.train.digest, "experts": key}) as run:
         state = State.load(work.folder / CHECKPOINT, work.key, session.device)
@@ -40,6 +41,9 @@ def distill(session: Session) -> None:
             state = State.begin(*_start(session, splits), trajectories.size, settings)
         else:
             session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
+        if run:
+            for number, line in enumerate(state.history.tolist(), start=1):
+                run.metrics(number, dict(zip(HISTORY, line, strict=True)))
         with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
             for _ in iterate(trajectories, state, settings, _seed(session)):
                 line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
@@ -50,12 +54,14 @@ def distill(session: Session) -> None:
                 if state.iteration % settings.checkpoint_every == 0:
                     state.save(work.folder / CHECKPOINT, work.key)
         state.save(work.folder / CHECKPOINT, work.key)
-        _write(session, work, state, splits, trajectories)
+        torch.set_num_threads(threads)
+        files = _write(session, work, state, splits, trajectories)
         if run:
             run.input(splits.train.name, splits.train.digest, "training", {"experts": len(trajectories)})
             run.figure(work.folder / "curves.png")
-            if settings.start in ("noise", "phantom"):
+            if settings.start in initial.PUBLIC:
                 run.figure(work.folder / "distilled.png")
+    work.finish({"data": splits.train.digest, "experts": key}, files)
     skipped = int(state.history[:, HISTORY.index("skipped")].sum())
     session.say(
         f"distill: unweighted loss {state.history[0, 1]:.3f} -> {state.history[-1, 1]:.3f} in {settings.iterations} "
@@ -70,8 +76,7 @@ def distill(session: Session) -> None:
 
 def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
     """The distilled set of this config; it must have been made."""
-    key, _ = trained(session, splits)
-    work = _work(session, key)
+    work = _work(session, experts_key(session, splits))
     if not work.done:
         raise UserError(
             "distill: the distilled set of this config is not there yet; run `medistill distill` with the same "
@@ -135,8 +140,8 @@ def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:
     return torch.cat(parts)
 
 
-def _write(session: Session, work: Work, state: State, splits: Splits, trajectories: Trajectories) -> None:
-    """Write the distilled set, its history and pictures; the mark of completeness last."""
+def _write(session: Session, work: Work, state: State, splits: Splits, trajectories: Trajectories) -> list[str]:
+    """Write the distilled set, its history and pictures, and return the names of the files."""
     settings, train = session.config.distill, splits.train
     images, labels, alpha = result(state, settings)
     last = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
@@ -155,14 +160,20 @@ def _write(session: Session, work: Work, state: State, splits: Splits, trajector
             "start": settings.start,
             "iterations": settings.iterations,
             "experts": len(trajectories),
-            "weight_share": last["weight_share"],
+            "weight_share": _finite(last["weight_share"]),
             "selected": "last iteration, fixed beforehand",
         },
     )
     final.save(work.folder / FILE)
     history = {name: column.tolist() for name, column in zip(HISTORY, state.history.T, strict=True)}
-    write_json(work.folder / "history.json", history)
+    plain = {name: [_finite(value) for value in values] for name, values in history.items()}
+    write_json(work.folder / "history.json", plain)
     curves_figure(history, work.folder / "curves.png")
     films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
     distilled_grid(films, final.targets, final.classes, work.folder / "distilled.png")
-    work.finish({"key": work.key}, [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"])
+    return [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"]
+
+
+def _finite(value: float) -> float | None:
+    """A number for JSON, which knows no NaN: a skipped iteration has none."""
+    return value if math.isfinite(value) else None

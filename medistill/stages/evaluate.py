@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medistill import seeds
 from medistill.data.imageset import denormalise
+from medistill.distill import initial
 from medistill.errors import UserError
 from medistill.evaluate.arm import Arm, evaluate_arm
 from medistill.evaluate.baselines import random_subset
@@ -48,13 +49,13 @@ def evaluate(session: Session) -> None:
         report_picture(films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0])
         roc_figure(arms, work.folder / FIGURES[1])
         confusion_figure(arms[0].confusion, final.classes, work.folder / FIGURES[2])
-        work.finish({"distilled": made.key}, [FILE, *FIGURES])
         if run:
             run.input(splits.test.name, splits.test.digest, "test", {"films": len(splits.test)})
             for arm in arms:
                 run.metrics(0, {f"{metric}/{arm.name}": mean for metric, (mean, _) in arm.test_summary.items()})
-            for figure in FIGURES[1:] if final.provenance["start"] in ("real", "class_mean") else FIGURES:
+            for figure in FIGURES if final.provenance["start"] in initial.PUBLIC else FIGURES[1:]:
                 run.figure(work.folder / figure)
+    work.finish({"distilled": made.key}, [FILE, *FIGURES])
     for arm in arms:
         accuracy, sd = arm.test_summary["balanced_accuracy"]
         area = arm.test_summary["auroc_positive"][0]
@@ -92,9 +93,9 @@ def evaluated(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
 def summarise(arms: list[Arm], splits: Splits) -> dict[str, Any]:
     """What `evaluation.json` holds, free of patients.
 
-    {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "arms": {name: {"images", "lr",
-    "mean": {metric: x}, "sd": ..., "interval": {metric: [low, high]} (95 %, bootstrap by patient, of the
-    networks' mean probabilities), "validation": {metric: x}, "runs": [{metric: x}], "thresholds": [x],
+    {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "recipe": {...}, "arms": {name:
+    {"images", "lr", "mean": {metric: x}, "sd": ..., "interval": {metric: [low, high]} (95 %, of the mean over
+    networks, bootstrap by patient), "validation": {metric: x}, "runs": [{metric: x}], "thresholds": [x],
     "confusion": K x K, "roc": [x]}}}. Thresholds were fixed on validation patients.
     """
     return {

@@ -44,19 +44,25 @@ def experts(session: Session) -> None:
 
             rows = train_expert(images, labels, architecture, settings, session.config.seed, index, progress)
             save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
+    work.finish({"data": train.digest}, [file.name for file in files])
     session.say(f"experts: {len(missing)} trained, {len(files)} in all -> {work.folder}")
 
 
-def trained(session: Session, splits: Splits) -> tuple[str, Trajectories]:
-    """The key and the trajectories of the experts; they must have been trained."""
-    work, files = _work(session, splits)
+def experts_key(session: Session, splits: Splits) -> str:
+    """The key of the experts, whether they are trained or not."""
+    return _work(session, splits)[0].key
+
+
+def trained(session: Session, splits: Splits) -> Trajectories:
+    """The trajectories of the experts; they must have been trained."""
+    _, files = _work(session, splits)
     missing = [file for file in files if not file.exists()]
     if missing:
         raise UserError(
             f"experts: {len(missing)} of {len(files)} trajectories of this config are not trained yet; "
             "run `medistill experts` with the same options first, or `medistill run` for every stage"
         )
-    return work.key, Trajectories.open(files)
+    return Trajectories.open(files)
 
 
 def architecture_of(session: Session, splits: Splits) -> Architecture:

@@ -168,10 +168,18 @@ def load(session: Session) -> Splits:
     seen = _fingerprint(cohort)
     mark = work.folder / "fingerprint.txt"
     if not (work.done and mark.exists() and mark.read_text() == seen):
-        examined = examine(session)
+        with session.stage(work, {"data": asdict(data), "seed": session.config.seed}, {}) as run:
+            examined = examine(session)
+            sets = _write(work, examined, data)
+            if run:
+                for images in sets:
+                    run.input(data.name, images.digest, images.split, {"films": len(images)})
+                run.metrics(0, {f"films/{images.split}": len(images) for images in sets})
+                run.metrics(0, {"films/left_out": len(cohort) - len(examined.cohort)})
+        work.finish({}, [*(f"{name}.safetensors" for name in SPLITS), "cohort.csv"])
+        write_text(mark, seen)
         for note in examined.notes:
             session.say(f"note: {note}")
-        _write(work, examined, data, seen)
         session.say(f"load: {len(examined.cohort)} films -> {work.folder}")
     return Splits(*(ImageSet.load(work.folder / f"{name}.safetensors") for name in SPLITS))
 
@@ -212,12 +220,12 @@ def _fingerprint(cohort: Cohort) -> str:
     return digest_of([json.loads(cohort.table.to_json(orient="values")), cohort.classes, films])
 
 
-def _write(work: Work, examined: Examined, data: Data, fingerprint: str) -> None:
-    """Write the three sets and the table, the mark of completeness last."""
-    work.clean()
+def _write(work: Work, examined: Examined, data: Data) -> list[ImageSet]:
+    """Write the three sets and the table; without the marks of completeness they do not count."""
     cohort = examined.cohort
     labels, groups = torch.from_numpy(cohort.labels), torch.from_numpy(cohort.groups)
     (work.folder / "fingerprint.txt").unlink(missing_ok=True)
+    sets = []
     for name in SPLITS:
         index = torch.from_numpy(np.flatnonzero(examined.split == name))
         images = ImageSet(
@@ -233,6 +241,6 @@ def _write(work: Work, examined: Examined, data: Data, fingerprint: str) -> None
             data.licence,
         )
         images.save(work.folder / f"{name}.safetensors")
+        sets.append(images)
     write_text(work.folder / "cohort.csv", examined.table.to_csv(index=False, lineterminator="\n"))
-    work.finish({}, [*(f"{name}.safetensors" for name in SPLITS), "cohort.csv"])
-    write_text(work.folder / "fingerprint.txt", fingerprint)
+    return sets

@@ -1,6 +1,8 @@
 """What all stages of a run share: its folder, what is done already, progress, device and the MLflow record."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,14 +38,11 @@ class Work:
     @property
     def done(self) -> bool:
         """Whether the stage has run to its end and its files are still as it left them in name."""
-        if not (self.folder / DONE).exists():
+        try:
+            record = json.loads((self.folder / DONE).read_text())
+            return record["key"] == self.key and all((self.folder / name).exists() for name in record["files"])
+        except (FileNotFoundError, ValueError, KeyError):
             return False
-        return all((self.folder / name).exists() for name in json.loads((self.folder / DONE).read_text())["files"])
-
-    def clean(self) -> None:
-        """Delete what a killed process left half-written."""
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
 
     def finish(self, inputs: Mapping[str, Any], files: Sequence[str]) -> None:
         """Write down that the stage is done: what went in and the SHA-256 of what came out."""
@@ -100,15 +99,22 @@ class Session:
     @contextmanager
     def stage(self, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator["StageRun | None"]:
         """Run a stage: its MLflow record (None when tracking is off), and memory errors as a sentence."""
-        work.clean()
+        self.clean()
         record: AbstractContextManager[StageRun | None] = nullcontext()
         if self.tracker is not None:
-            parent = self.tracker.parent(self.folder.name, digest_of(self.config.run)[:16], {})
+            key = digest_of([self.config.run, self.config.data.cohort, self.config.data.name])
+            parent = self.tracker.parent(self.config.data.name, key[:16], {})
             record = self.tracker.stage(parent, work.stage, work.key, redact(dict(params)), tags)
         with record as run, self._memory():
             if run:
                 run.text("config.yaml", yaml.safe_dump(redact(self.config.to_dict()), sort_keys=False))
             yield run
+
+    def clean(self) -> None:
+        """Delete what killed processes left half-written, here and one folder down."""
+        for left in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
+            if not _alive(left.name.split(".")[-2]):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     @cached_property
     def tracker(self) -> "Tracker | None":
@@ -136,3 +142,16 @@ class Session:
                 f"{self.device}: out of memory; lower distill.batch, distill.ipc, experts.batch, evaluate.batch, "
                 "net.width or data.size, whichever this stage uses, and run the same command again"
             ) from error
+
+
+def _alive(pid: str) -> bool:
+    """Whether the process that a temporary file is named after still runs (asked on POSIX alone)."""
+    if os.name != "posix" or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -21,7 +21,7 @@ def run(session: Session) -> None:
     session.say(f"To share:     {folder}")
     session.say(f"Report:       {report_of(session)}")
     if session.tracker is not None:
-        uri = session.tracker.uri
+        uri = session.tracker.shown
         record = f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else uri
         session.say(f"Every step:   {record}")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medistill.distill import importance
+from medistill.errors import UserError
 from medistill.nets import Architecture, Flat
 
 LIVE = torch.tensor([True] * 8 + [False] * 2)
@@ -34,6 +35,13 @@ def test_projection_by_hand():
     p = importance.project(torch.tensor([10.0, 0.1, 0.1, 0.1, 0.1]), torch.ones(5, dtype=torch.bool))
     assert p[0].item() == 2
     assert torch.allclose(p[1:], torch.full((4,), 0.5))  # (5 - 4) / 4 = .25 = .5^2
+
+
+def test_a_step_that_kills_every_weight_is_one_sentence():
+    with pytest.raises(UserError, match=r"lower distill.lr_importance"):
+        importance.project(torch.tensor([-1.0, -2.0, 0.0]), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(UserError, match=r"lower distill.lr_importance"):
+        importance.project(torch.tensor([5.0, -2.0, -1.0, -1.0, -1.0]), torch.ones(5, dtype=torch.bool))
 
 
 def test_ones_are_a_fixed_point_bit_for_bit():

@@ -110,32 +110,44 @@ def test_nothing_of_a_patient_in_release_record_or_output(finished, tiny):
     assert b"MARKEDPATIENT" in table and b"MARKEDFOLDER" in table
 
 
-def test_no_film_of_a_patient_in_release_or_record(finished):
-    """No picture outside the run's own folders correlates with a training film."""
-    import numpy as np
-    from PIL import Image
-
+def test_no_picture_of_real_films_in_release_or_record(finished):
+    """neighbours.png and the image sets stay in the run's own folders."""
     folder, _ = finished
-    train = ImageSet.load(only(folder / "run", "data-*") / "train.safetensors").images.flatten(1)
-    released = medistill.load(only(folder / "run", "release-*")).images.flatten(1)
-    correlation = np.corrcoef(torch.cat([released, train]))[: len(released), len(released) :]
-    assert np.abs(correlation).max() < 0.9
+    assert sorted(p.name for p in only(folder / "run", "release-*").iterdir()) == [
+        "README.md",
+        "SHA256SUMS",
+        "audit.json",
+        "config.yaml",
+        "distilled.safetensors",
+        "evaluation.json",
+        "preview.png",
+    ]
     pictures = [p.name for p in (folder / "mlartifacts").rglob("*.png")]
     assert sorted(pictures) == ["confusion.png", "curves.png", "distilled.png", "report.png", "roc.png"]
-    assert Image.open(only(folder / "run", "release-*/preview.png")).size[0] > 0
+
+
+def client_of(folder):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def stages_in(folder, stage):
+    """The attempts at a stage, oldest first."""
+    client = client_of(folder)
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    return client.search_runs([experiment], f"tags.`medistill.stage` = '{stage}'", order_by=["start_time ASC"])
 
 
 def test_the_record_in_mlflow(finished):
-    from mlflow import MlflowClient
-
     folder, _ = finished
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    client = client_of(folder)
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
     stages = {run.data.tags["medistill.stage"]: run for run in runs if run not in parents}
-    assert set(stages) == {"experts", "distill", "evaluate", "audit", "release"}
+    assert set(stages) == {"data", "experts", "distill", "evaluate", "audit", "release"}
     assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in stages.values())
     assert all(run.info.status == "FINISHED" for run in runs)
     history = json.loads(only(folder / "run", "distill-*/history.json").read_text())
@@ -184,6 +196,12 @@ def test_killed_in_every_stage_the_same_command_finishes_with_the_same_bytes(fin
     printed = medistill_cli("run", tiny, tmp_path)
     assert "To share:" in printed
     assert results(tmp_path) == results(finished[0])
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.name.endswith(".tmp")]
+    attempts = stages_in(tmp_path, "distill")
+    assert "RUNNING" not in {run.info.status for run in attempts}
+    whole = [run for run in attempts if run.info.status == "FINISHED"]
+    steps = {m.step for m in client_of(tmp_path).get_metric_history(whole[-1].info.run_id, "alpha")}
+    assert steps == set(range(1, 41)), "the record of the resumed attempt tells every iteration"
 
 
 def test_bad_files_are_all_listed_and_can_be_left_out(tiny, tmp_path):
@@ -219,3 +237,15 @@ def test_a_copied_film_fails_the_audit_and_nothing_is_released(finished, tiny, t
     assert "audit: verdict fail" in printed
     assert "failed, so nothing is released" in printed
     assert not list((tmp_path / "run").glob("release-*"))
+
+
+def test_a_skipped_iteration_and_a_collapsing_w_end_in_a_whole_run(finished, tiny, tmp_path):
+    """An iteration without a finite loss is null in the history, not the end of the run."""
+    for name in ("data-*", "experts-*"):
+        there = only(finished[0] / "run", name)
+        shutil.copytree(there, tmp_path / "run" / there.name)
+    wild = ("--distill.alpha", "1e30", "--distill.lr_alpha", "0", "--distill.iterations", "3")
+    literal = ("--distill.importance", "literal", "--distill.lr_importance", "1e30", "--track", "false")
+    medistill_cli("distill", tiny, tmp_path, *wild, *literal)
+    history = json.loads(only(tmp_path / "run", "distill-*/history.json").read_text())
+    assert history["skipped"] == [1, 1, 1] and history["loss_unweighted"][0] is None

@@ -104,6 +104,8 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
         return Config(**{name: chosen[name] for name in Config.__dataclass_fields__})
     except UserError as error:
         fail(str(error))
+    except UnicodeDecodeError as error:
+        fail(f"--config: the file is not in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
 
 
 def stage(verb: str) -> Callable[[Config], None]:

@@ -3,6 +3,7 @@
 The command line's help is made from these docs; nothing here imports torch, so that help is quick.
 """
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -81,7 +82,9 @@ class Data:
     phantom: Phantom = field(default_factory=Phantom)
 
     def __post_init__(self) -> None:
-        require(8 <= self.size <= 512, f"data.size is {self.size}; give 8 to 512 pixels")
+        require(16 <= self.size <= 512, f"data.size is {self.size}; give 16 to 512 pixels")
+        require(bool(self.cohort), "data.cohort is empty; name a CSV file, a folder of class folders, or phantom")
+        require(len(set(self.classes)) == len(self.classes), f"data.classes {self.classes} names a class twice")
         require(self.workers >= 0, f"data.workers is {self.workers}; give 0 (one a core) or more")
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
@@ -268,7 +271,10 @@ class Audit:
 
     def __post_init__(self) -> None:
         require(self.planted >= 10, f"audit.planted is {self.planted}; give at least 10")
-        require(self.holdout >= 0, f"audit.holdout is {self.holdout}; give 0 (all) or more")
+        require(
+            self.holdout == 0 or self.holdout >= 20,
+            f"audit.holdout is {self.holdout}; give 0 (all) or at least 20: fewer cannot tell a copy from chance",
+        )
 
 
 @dataclass(frozen=True)
@@ -313,7 +319,9 @@ class Config:
             self.data.size >> self.net.depth >= 1,
             f"net.depth {self.net.depth} halves data.size {self.data.size} to nothing; lower the depth",
         )
-        require(self.threads >= 0, f"threads is {self.threads}; give 0 or more")
+        most = 4 * (os.cpu_count() or 1)
+        require(0 <= self.threads <= most, f"threads is {self.threads}; give 0 to {most} on this machine")
+        require(bool(self.run), "run is empty; name the folder of the run")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as they stand in a YAML file."""

@@ -43,6 +43,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file that `write_json` wrote."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path.parent.name}/{path.name}: damaged ({error}); delete it and run its stage again"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically in UTF-8 with Unix line ends."""
     with atomic(path) as temporary:

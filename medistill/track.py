@@ -256,11 +256,12 @@ def _user_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into a UserError of one sentence, without a password from the URI."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     shown = _without_password(uri)
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         text = str(error).replace(uri, shown).strip().splitlines()[0][:200]
         if uri.startswith("http") and ("failed with exception" in text or isinstance(error, ConnectionError)):
             text = "no answer"

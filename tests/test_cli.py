@@ -49,6 +49,12 @@ def test_help_imports_nothing_heavy(words):
         ("data.val_fraction", "1.5", "data.val_fraction is 1.5"),
         ("distill.momentum", "1", "distill.momentum is 1.0"),
         ("config", "nowhere.yaml", "nowhere.yaml"),
+        ("data.size", "15", "data.size is 15; give 16 to 512 pixels"),
+        ("data.cohort", "", "data.cohort is empty"),
+        ("run", "", "run is empty"),
+        ("threads", "100000", "threads is 100000; give 0 to"),
+        ("audit.holdout", "2", "fewer cannot tell a copy from chance"),
+        ("data.classes", "[A, A]", "names a class twice"),
     ],
 )
 def test_mistakes_are_one_line(capsys, option, value, message):
@@ -58,6 +64,11 @@ def test_mistakes_are_one_line(capsys, option, value, message):
 def test_a_typo_in_a_file_is_one_line(capsys, tmp_path):
     (tmp_path / "c.yaml").write_text("distill: {ipc: 2, iteratoins: 5}\n")
     assert "iteratoins" in fails(capsys, "distill", "--config", str(tmp_path / "c.yaml"))
+
+
+def test_a_config_in_another_encoding_is_one_line(capsys, tmp_path):
+    (tmp_path / "c.yaml").write_bytes("run: läufe\n".encode("latin-1"))
+    assert "not in UTF-8" in fails(capsys, "distill", "--config", str(tmp_path / "c.yaml"))
 
 
 def test_an_unknown_verb_is_one_line(capsys):

@@ -261,3 +261,9 @@ def test_a_store_of_another_kind_is_named(tmp_path: Path) -> None:
 def test_importing_the_tracker_leaves_mlflow_out() -> None:
     code = "import sys, medistill.track; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
+    (tmp_path / "cohort.csv").write_text("path,label\n" * 100)
+    with pytest.raises(UserError, match=r"tracking: sqlite:///.*set MLFLOW_TRACKING_URI"):
+        track.open_tracker("toy", f"sqlite:///{tmp_path / 'cohort.csv'}")

@@ -58,9 +58,11 @@ def nearest_check(
 ) -> tuple[Check, NearestResult]:
     """Search, plant the controls and judge.
 
-    Fails when more synthetic images lie above all holdout films than chance allows, at the 5 % level by both
-    counts of `chance_of`. Not failed, it is inconclusive when it catches under 80 % of the planted copies,
-    when the negative control fires, or when the holdout has fewer than 20 films.
+    Fails when one synthetic image is as near to a training film as the median planted copy (where the search catches
+    80 % of them), so that a single copy among many images does not hide behind chance, and when more synthetic images
+    lie above all holdout films than chance allows, at the 5 % level by both counts of `chance_of`. Not failed, it is
+    inconclusive when it catches under 80 % of the planted copies, when the negative control fires, or when the
+    holdout has fewer than 20 films.
 
     Args:
         synthetic: (M, C, H, W), in the films' units; values may leave [0, 1].
@@ -86,12 +88,16 @@ def nearest_check(
     negative = _negative_control(reference, seed)
     count, total = int(fired.sum()), len(scores)
     p_binomial, p_exact = chance_of(count, total, len(holdout))
-    verdict, explanation = _judge(count, total, len(holdout), max(p_binomial, p_exact), positive, negative)
+    trusted = positive["power"] >= MIN_POWER
+    copied = int((fired & (scores >= positive["median_score"])).sum()) if trusted else 0
+    p = max(p_binomial, p_exact)
+    verdict, explanation = _judge(count, copied, total, len(holdout), p, positive, negative)
     statistic = {
         "synthetic": total,
         "train": len(train),
         "holdout": len(holdout),
         "fired": count,
+        "as_near_as_copies": copied,
         "expected_by_chance": total / (len(holdout) + 1),
         "p_binomial": p_binomial,
         "p_exact": p_exact,
@@ -169,7 +175,8 @@ def _positive_control(train: Tensor, reference: Tensor, threshold: float, seed: 
     """Plant copies and count those that fire, and those whose own film is found."""
     copies, origin = planted_copies(train, planted, generator(seed, "audit", "nearest", "planted"))
     found = nearest_neighbours(copies, train)
-    fired = _rise(_evidence(found), reference).amax(1) > threshold
+    scores = _rise(_evidence(found), reference).amax(1)
+    fired = scores > threshold
     named = torch.stack([match.index == origin for match in found.values()]).any(0)
     hits = int(fired.sum())
     return {
@@ -177,6 +184,7 @@ def _positive_control(train: Tensor, reference: Tensor, threshold: float, seed: 
         "fired": hits,
         "own_film_found": int((fired & named).sum()),
         "power": hits / len(origin),
+        "median_score": float(scores.median()),
         "interval": list(_wilson(hits, len(origin))),
     }
 
@@ -199,6 +207,7 @@ def _negative_control(reference: Tensor, seed: int) -> dict[str, Any] | str:
 
 def _judge(
     fired: int,
+    copied: int,
     synthetic: int,
     holdout: int,
     p: float,
@@ -211,6 +220,8 @@ def _judge(
         f"of other patients does ({synthetic / (holdout + 1):.2g} expected by chance, p = {p:.2g})"
     )
     caught = f"{positive['fired']} of {positive['planted']} planted copies were caught"
+    if copied:
+        return "fail", f"{counted}, {copied} of them as near as the median planted copy; {caught}."
     if p <= LEVEL:
         return "fail", f"{counted}; {caught}."
     if holdout < MIN_HOLDOUT:

@@ -11,6 +11,7 @@ from medistill.errors import UserError
 
 COLUMNS = ("path", "label", "patient_id", "view", "sex", "age", "site", "split")
 NEEDED = ("path", "label", "patient_id")
+FILMS = (".dcm", ".png", ".jpg", ".jpeg", ".webp")
 SPLITS = ("train", "val", "test")
 UNKNOWN = "unknown"
 SHOWN = 20  # mistakes of one kind that are spelt out before the rest is only counted
@@ -112,8 +113,10 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
         )
     try:
         raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (ValueError, pd.errors.ParserError) as error:  # ValueError: bad encoding, or an empty file
-        raise UserError(f"{source.name}: not a CSV in UTF-8 ({error}); export it again with commas") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source.name}: not in UTF-8 ({error.reason}); save it as CSV in UTF-8") from error
+    except (ValueError, pd.errors.ParserError) as error:  # ValueError: an empty file
+        raise UserError(f"{source.name}: not a CSV ({error}); export it again with commas") from error
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
     missing = [name for ours, name in theirs.items() if name not in raw and (ours in NEEDED or ours in columns)]
     if missing:
@@ -124,6 +127,8 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
     table = pd.DataFrame(
         {ours: raw[name].str.strip() if name in raw else "" for ours, name in theirs.items()}, index=raw.index
     )
+    if table["path"].str.contains("\0", regex=False).any():
+        raise UserError(f"{source.name}: a path contains a null byte; export the table again")
     names = [f"{source.name} row {row + 2} ({path})" for row, path in enumerate(table["path"])]
     table["path"] = [str((source.parent / path).resolve()) if path else "" for path in table["path"]]
     return table, names
@@ -138,9 +143,15 @@ def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
         raise UserError(f"{source}: holds {others} beside the folders of a split; move it, or list the films in a CSV")
     rows = []
     for top in splits or [source]:
+        stray = sorted(path.name for path in top.iterdir() if path.is_file() and path.suffix.lower() in FILMS)
+        if stray:
+            raise UserError(
+                f"{top}: {len(stray)} films stand beside the class folders ({stray[0]}); put each into its class's "
+                "folder or move it away"
+            )
         for folder in _subfolders(top):
             for path in sorted(folder.rglob("*")):
-                if path.is_file() and not path.name.startswith("."):
+                if path.is_file() and not _hidden(path):
                     rows.append((str(path.resolve()), folder.name, UNKNOWN, top.name if splits else ""))
     table = pd.DataFrame(rows, columns=["path", "label", "patient_id", "split"], dtype=str)
     table = table.reindex(columns=list(COLUMNS), fill_value="")
@@ -148,6 +159,11 @@ def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
     return table, [
         str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path for path in table["path"]
     ]
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file is one that systems leave behind in folders."""
+    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,11 +1,16 @@
 """Decode films in worker processes with a time and a memory limit; a worker's death is that file's error."""
 
 import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, TimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +98,9 @@ def decode(
                 progress(len(readings), len(paths))
         return lost
 
-    pool = ProcessPool(workers, context=worker_context(), initializer=start_worker, initargs=(memory_gib,))
+    with _undisturbed():
+        context = worker_context()
+    pool = ProcessPool(workers, context=context, initializer=start_worker, initargs=(memory_gib,))
     try:
         every = range(len(paths))
         lost = run(pool, [every[start : start + CHUNK] for start in every[::CHUNK]])
@@ -139,11 +146,33 @@ def worker_context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medistill.data.transforms"])
+    forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes started here never see Ctrl-C (the parent does, and ends them) and write nothing on the terminal.
+
+    What goes wrong in them comes back as a value; a library's own warning may name a patient.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def start_worker(memory_gib: float) -> None:
     """Prepare a worker: imports outside any film's time limit, one thread, and the memory limit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import medistill.data.transforms  # noqa: F401
 
     torch.set_num_threads(1)

@@ -12,6 +12,7 @@ import yaml
 
 from medistill.data.imageset import denormalise
 from medistill.distill.distilled import Distilled
+from medistill.distill.initial import PUBLIC
 from medistill.errors import UserError
 from medistill.files import sha256, write_json, write_text
 from medistill.release.card import card
@@ -27,6 +28,7 @@ WITHHELD = "(withheld)"
 WITHHELD_KEYS = (
     "cache",
     "cohort",
+    "columns",
     "csv",
     "dir",
     "directory",
@@ -98,10 +100,18 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, PurePath)
 
 
-def refuse(audit: Mapping[str, Any]) -> None:
-    """Raise a UserError that names every failed check of an `audit_json` whose verdict is fail."""
-    if audit["verdict"] != "fail":
+def refuse(audit: Mapping[str, Any], start: str) -> None:
+    """Raise a UserError when an `audit_json` does not allow a release of a set from this start.
+
+    A verdict of fail never does; a start that shows patients needs a pass, for there the leak is the likely case.
+    """
+    if audit["verdict"] != "fail" and (start in PUBLIC or audit["verdict"] == "pass"):
         return
+    if audit["verdict"] != "fail":
+        raise UserError(
+            f"audit: verdict {audit['verdict']} for a set that started from {start} films, so nothing is released; "
+            "such a start needs a pass: audit with more films of other patients, or start from noise or phantom films"
+        )
     failed = [
         f"{check['name']!r} ({check['explanation'].rstrip('.')})"
         for check in audit["checks"]
@@ -130,7 +140,7 @@ def write_release(
     Raises:
         UserError: the audit's verdict is fail, or the folder holds something else already.
     """
-    refuse(audit)
+    refuse(audit, distilled.provenance.get("start", "unknown"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

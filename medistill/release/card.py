@@ -127,6 +127,8 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
     header = ["trained on", *(METRICS[metric].format(positive=positive) for metric in measured)]
     rows = [[name, *(_measure(arm, metric) for metric in measured)] for name, arm in arms.items()]
     parts = [_protocol(evaluation), _table(header, rows)]
+    if evaluation.get("left_out"):
+        parts.append(f"{evaluation['left_out']} files of the source could not be read and were left out.")
     reached = _of_full(arms)
     return "\n\n".join([*parts, reached] if reached else parts)
 

@@ -1,6 +1,5 @@
 """AUDIT: what the distilled set tells about patients; pictures of real films stay in the run's folder."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +10,7 @@ from medistill.audit.gate import audit_json
 from medistill.audit.nearest import nearest_check
 from medistill.data.imageset import denormalise
 from medistill.errors import UserError
-from medistill.files import write_json
+from medistill.files import read_json, write_json
 from medistill.report.neighbours import neighbours_figure
 from medistill.stages.distill import distilled
 from medistill.stages.load import Splits, load
@@ -26,7 +25,7 @@ def audit(session: Session) -> None:
     made, final = distilled(session, splits)
     work = _work(session, made, splits)
     if work.done:
-        verdict = json.loads((work.folder / FILE).read_text())["verdict"]
+        verdict = read_json(work.file(FILE))["verdict"]
         session.say(f"audit: done already, verdict {verdict} -> {work.folder / FILE}")
         return
     settings, train = session.config.audit, splits.train
@@ -72,7 +71,7 @@ def audited(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
             "audit: this config was not audited yet; run `medistill audit` with the same options first, "
             "or `medistill run` for every stage"
         )
-    return work, json.loads((work.folder / FILE).read_text())
+    return work, read_json(work.file(FILE))
 
 
 def _work(session: Session, made: Work, splits: Splits) -> Work:

@@ -82,7 +82,7 @@ def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
             "distill: the distilled set of this config is not there yet; run `medistill distill` with the same "
             "options first, or `medistill run` for every stage"
         )
-    return work, Distilled.load(work.folder / FILE)
+    return work, Distilled.load(work.file(FILE))
 
 
 def _seed(session: Session) -> int:

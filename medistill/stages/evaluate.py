@@ -1,7 +1,6 @@
 """EVALUATE: students on the distilled set, on random real films of the same count, and on all of them."""
 
 import hashlib
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from medistill.errors import UserError
 from medistill.evaluate.arm import Arm, evaluate_arm
 from medistill.evaluate.baselines import random_subset
 from medistill.evaluate.student import Recipe
-from medistill.files import write_json
+from medistill.files import read_json, write_json
 from medistill.report.plots import confusion_figure, report_picture, roc_figure
 from medistill.stages.distill import distilled
 from medistill.stages.experts import architecture_of
@@ -66,8 +65,20 @@ def evaluate(session: Session) -> None:
     session.say(f"evaluate: -> {work.folder / FIGURES[0]}")
 
 
+def require_enough(session: Session, splits: Splits) -> None:
+    """Raise a UserError when a class has fewer training films than random real films are to be drawn."""
+    ipc, train = session.config.distill.ipc, splits.train
+    for name, count in zip(train.classes, train.counts, strict=True):
+        if count < ipc and session.config.evaluate.baselines:
+            raise UserError(
+                f"distill.ipc is {ipc}, but class {name} has {count} training films to draw the baseline from; "
+                "lower distill.ipc or set evaluate.baselines to false"
+            )
+
+
 def baselines(session: Session, splits: Splits) -> list[Arm]:
     """Students on random real films, as many as the distilled set has images, and on all training films."""
+    require_enough(session, splits)
     ipc, train, lr = session.config.distill.ipc, splits.train, session.config.evaluate.lr
     generator = seeds.generator(session.config.seed, "random real", session.config.distill.seed)
     index = random_subset(train.labels, ipc, generator)
@@ -87,16 +98,17 @@ def evaluated(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
             "evaluate: this config was not evaluated yet; run `medistill evaluate` with the same options first, "
             "or `medistill run` for every stage"
         )
-    return work, json.loads((work.folder / FILE).read_text())
+    return work, read_json(work.file(FILE))
 
 
 def summarise(arms: list[Arm], splits: Splits) -> dict[str, Any]:
     """What `evaluation.json` holds, free of patients.
 
-    {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "recipe": {...}, "arms": {name:
-    {"images", "lr", "mean": {metric: x}, "sd": ..., "interval": {metric: [low, high]} (95 %, of the mean over
-    networks, bootstrap by patient), "validation": {metric: x}, "runs": [{metric: x}], "thresholds": [x],
-    "confusion": K x K, "roc": [x]}}}. Thresholds were fixed on validation patients.
+    {"classes", "positive", "seeds": n, "test_films": n, "test_patients": n, "left_out": n files not
+    usable, "recipe": {...}, "arms": {name: {"images", "lr", "mean": {metric: x}, "sd": {...},
+    "interval": {metric: [low, high]} (95 %, of the mean over networks, bootstrap by patient),
+    "validation": {metric: x}, "runs": [{metric: x}], "thresholds": [x], "confusion": K x K, "roc": [x]}}}.
+    Thresholds were fixed on validation patients.
     """
     return {
         "classes": list(splits.test.classes),
@@ -104,6 +116,7 @@ def summarise(arms: list[Arm], splits: Splits) -> dict[str, Any]:
         "seeds": len(arms[0].seeds),
         "test_films": len(splits.test),
         "test_patients": len(splits.test.groups.unique()),
+        "left_out": splits.left_out,
         "recipe": asdict(arms[0].recipe),
         "arms": {
             arm.name: {
@@ -148,7 +161,7 @@ def _arm(session: Session, splits: Splits, name: str, images: Tensor, targets: T
     key = session.work("arm", decides).key
     file = session.folder / "arms" / f"{name.replace(' ', '_')}-{key[:8]}.json"
     if file.exists():
-        return Arm.from_json(json.loads(file.read_text()))
+        return Arm.from_json(read_json(file))
     with session.bar(settings.seeds, f"students: {name}", "net") as bar:
         arm = evaluate_arm(
             name,

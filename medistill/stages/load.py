@@ -16,6 +16,7 @@ from medistill.errors import UserError
 from medistill.files import digest_of, write_text
 from medistill.stages.session import Session, Work
 
+LEFT_OUT = "left_out.txt"
 SPLITS = ("train", "val", "test")
 MEAN, STD = (0.5,), (0.25,)
 """Constants of the normalisation, not statistics of the data: nothing about a patient is in them."""
@@ -23,11 +24,12 @@ MEAN, STD = (0.5,), (0.25,)
 
 @dataclass(frozen=True)
 class Splits:
-    """The three image sets, memory-mapped."""
+    """The three image sets, memory-mapped, and how many files of the cohort could not be used."""
 
     train: ImageSet
     val: ImageSet
     test: ImageSet
+    left_out: int
 
     @property
     def digests(self) -> dict[str, str]:
@@ -45,6 +47,7 @@ class Examined:
         split: (N,) train, val or test.
         table: the cohort with split and the reader's choices for each film; it stays in the house.
         notes: sentences worth telling: films left out, patients unknown. They name no file.
+        left_out: a sentence for each file that cannot be used.
     """
 
     cohort: Cohort
@@ -52,6 +55,7 @@ class Examined:
     split: np.ndarray
     table: Any
     notes: list[str]
+    left_out: list[str]
 
 
 def find_cohort(session: Session) -> Path:
@@ -103,13 +107,15 @@ def examine(session: Session) -> Examined:
             workers=min(workers, max(1, len(cohort) // 8)),
             progress=lambda done, total: bar.update(done - bar.n),
         )
-    notes = []
+    notes: list[str] = []
+    left_out: list[str] = []
     if decoded.errors:
         lines = [decoded.errors[index] for index in sorted(decoded.errors)]
         if data.on_bad_file == "error":
             advice = "mend or remove them, or set data.on_bad_file to skip"
             raise UserError("\n".join([*lines, f"data: {len(lines)} of {len(cohort)} files cannot be used; {advice}"]))
-        notes.append(f"{len(lines)} of {len(cohort)} files cannot be used and were left out")
+        left_out = lines
+        notes.append(f"{len(lines)} of {len(cohort)} files cannot be used and were left out: see {LEFT_OUT}")
     good = decoded.good
     kept = cohort.keep(good)
     images = decoded.images[good]
@@ -128,13 +134,13 @@ def examine(session: Session) -> Examined:
         notes.append(f"{kept.unknown_patients} films have no patient id; each counts as a patient of its own")
     choices = [decoded.choices[i] for i in good]
     table = kept.table.assign(split=split, **{k: [c.get(k, "") for c in choices] for k in choices[0]})
-    return Examined(kept, images, split, table, notes)
+    return Examined(kept, images, split, table, notes, left_out)
 
 
 def check(session: Session) -> None:
     """`medistill check`: read everything, write nothing, tell what was found."""
     examined = examine(session)
-    for note in examined.notes + _look_alikes(session, examined):
+    for note in examined.left_out + examined.notes + _look_alikes(session, examined):
         session.say(f"note: {note}")
     groups = examined.cohort.groups
     for name in SPLITS:
@@ -176,12 +182,21 @@ def load(session: Session) -> Splits:
                     run.input(data.name, images.digest, images.split, {"films": len(images)})
                 run.metrics(0, {f"films/{images.split}": len(images) for images in sets})
                 run.metrics(0, {"films/left_out": len(cohort) - len(examined.cohort)})
-        work.finish({}, [*(f"{name}.safetensors" for name in SPLITS), "cohort.csv"])
+        work.finish({}, [*(f"{name}.safetensors" for name in SPLITS), "cohort.csv", LEFT_OUT])
         write_text(mark, seen)
         for note in examined.notes:
             session.say(f"note: {note}")
         session.say(f"load: {len(examined.cohort)} films -> {work.folder}")
-    return Splits(*(ImageSet.load(work.folder / f"{name}.safetensors") for name in SPLITS))
+    train, val, test = (
+        replace(
+            ImageSet.load(work.folder / f"{name}.safetensors"),
+            name=data.name,
+            citation=data.citation,
+            licence=data.licence,
+        )
+        for name in SPLITS
+    )
+    return Splits(train, val, test, len((work.folder / LEFT_OUT).read_text().splitlines()))
 
 
 def cohort_table(session: Session) -> Any:
@@ -193,8 +208,10 @@ def cohort_table(session: Session) -> Any:
 
 
 def _decides(data: Data, seed: int) -> dict[str, Any]:
-    """The settings that decide the image sets."""
-    settings = asdict(replace(data, workers=0, near_duplicate=1))
+    """The settings that decide the images and their split; name, citation and licence do not."""
+    settings = asdict(data)
+    for name in ("workers", "near_duplicate", "name", "citation", "licence", "positive"):
+        del settings[name]
     return {"data": settings, "seed": seed}
 
 
@@ -242,5 +259,6 @@ def _write(work: Work, examined: Examined, data: Data) -> list[ImageSet]:
         )
         images.save(work.folder / f"{name}.safetensors")
         sets.append(images)
+    write_text(work.folder / LEFT_OUT, "".join(f"{line}\n" for line in examined.left_out))
     write_text(work.folder / "cohort.csv", examined.table.to_csv(index=False, lineterminator="\n"))
     return sets

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from medistill.release.bundle import refuse, write_release
+from medistill.release.load import verify
 from medistill.stages.audit import audited
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
@@ -18,12 +19,6 @@ def release(session: Session) -> Path:
     made, final = distilled(session, splits)
     measured, evaluation = evaluated(session, splits)
     checked, audit = audited(session, splits)
-    work = session.work("release", {"distilled": made.key, "evaluate": measured.key, "audit": checked.key})
-    refuse(audit)
-    folder = work.folder
-    if (folder / "SHA256SUMS").exists():
-        session.say(f"release: written already -> {folder}")
-        return folder
     data = session.config.data
     overview = {
         "name": data.name,
@@ -32,6 +27,14 @@ def release(session: Session) -> Path:
         "counts": {name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS},
         "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
     }
+    parts = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key}
+    work = session.work("release", {**parts, "overview": overview})
+    refuse(audit, final.provenance["start"])
+    folder = work.folder
+    if folder.exists():
+        verify(folder)
+        session.say(f"release: written already -> {folder}")
+        return folder
     with session.stage(work, {"release": data.name}, {"distilled": made.key}) as run:
         write_release(
             folder,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from medistill.config import Config
 from medistill.errors import UserError
-from medistill.files import digest_of, sha256, write_json
+from medistill.files import digest_of, read_json, sha256, write_json
 from medistill.nets import Architecture
 from medistill.release.bundle import redact
 
@@ -43,6 +43,20 @@ class Work:
             return record["key"] == self.key and all((self.folder / name).exists() for name in record["files"])
         except (FileNotFoundError, ValueError, KeyError):
             return False
+
+    def file(self, name: str) -> Path:
+        """The path of a file, which must be as the stage left it.
+
+        Raises:
+            UserError: its SHA-256 is another now.
+        """
+        path = self.folder / name
+        if sha256(path) != read_json(self.folder / DONE)["files"][name]:
+            raise UserError(
+                f"{self.folder.name}/{name}: was changed after its stage wrote it; delete the folder "
+                f"{self.folder.name} and run the same command again"
+            )
+        return path
 
     def finish(self, inputs: Mapping[str, Any], files: Sequence[str]) -> None:
         """Write down that the stage is done: what went in and the SHA-256 of what came out."""

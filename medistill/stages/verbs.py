@@ -5,15 +5,16 @@ from collections.abc import Callable
 from medistill.config import Config
 from medistill.stages.audit import audit
 from medistill.stages.distill import distill
-from medistill.stages.evaluate import evaluate, report_of
+from medistill.stages.evaluate import evaluate, report_of, require_enough
 from medistill.stages.experts import experts
-from medistill.stages.load import check
+from medistill.stages.load import check, load
 from medistill.stages.release import release
 from medistill.stages.session import Session
 
 
 def run(session: Session) -> None:
     """`medistill run`: every stage in order, and where to look afterwards."""
+    require_enough(session, load(session))
     for stage in (experts, distill, evaluate, audit):
         stage(session)
     folder = release(session)

@@ -61,9 +61,9 @@ def test_audit_holds_every_check_in_numbers_and_words(tmp_path: Path) -> None:
 
 def test_only_a_fail_is_refused_by_name() -> None:
     for verdict in ("pass", "inconclusive", "not applicable"):
-        refuse(audit_json([check(verdict)], {}))
+        refuse(audit_json([check(verdict)], {}), "noise")
     with pytest.raises(UserError) as refusal:
-        refuse(audit_json([check("pass", "good"), check("fail", "bad"), check("fail", "worse")], {}))
+        refuse(audit_json([check("pass", "good"), check("fail", "bad"), check("fail", "worse")], {}), "noise")
     assert "'bad' (bad explained)" in str(refusal.value) and "'worse'" in str(refusal.value)
     assert "good" not in str(refusal.value)
 
@@ -73,3 +73,10 @@ def test_a_check_must_be_well_formed() -> None:
         check("maybe")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="missing control"):
         check("pass", positive_control="not done")
+
+
+@pytest.mark.parametrize("start", ["real", "class_mean", "unknown"])
+def test_a_start_that_shows_patients_needs_a_pass(start):
+    refuse(audit_json([check("pass")], {}), start)
+    with pytest.raises(UserError, match=f"from {start} films, so nothing is released; such a start needs"):
+        refuse(audit_json([check("inconclusive")], {}), start)

@@ -225,6 +225,15 @@ def test_a_leak_fails_and_names_the_films(train: Tensor, holdout: Tensor) -> Non
     assert "4 of 12" in check.explanation
 
 
+def test_one_copy_among_many_images_fails(train: Tensor, holdout: Tensor) -> None:
+    """Chance would allow two of so many to fire; a copy is told by how near it is, not by how many there are."""
+    many = torch.cat([train[5:6], torch.randn(79, *train.shape[1:], generator=generator(1, "many")) * 0.2 + 0.5])
+    check, result = nearest_check(many, train, holdout, seed=0)
+    assert check.statistic["fired"] == 1 and check.statistic["p_exact"] > 0.05
+    assert check.statistic["as_near_as_copies"] == 1 and check.verdict == "fail"
+    assert int(result.index[0]) == 5
+
+
 def test_strangers_films_pass(train: Tensor, holdout: Tensor) -> None:
     check, _ = nearest_check(films(12, "strangers"), train, holdout, seed=0)
     assert check.verdict == "pass"
@@ -242,8 +251,8 @@ def test_few_holdout_films_or_blind_detector_are_inconclusive(train: Tensor, hol
 
 def test_a_firing_negative_control_is_inconclusive() -> None:
     positive = {"planted": 32, "fired": 32, "power": 1.0}
-    assert nearest._judge(0, 10, 100, 1.0, positive, {"p_exact": 0.2})[0] == "pass"
-    assert nearest._judge(0, 10, 100, 1.0, positive, {"p_exact": 0.005})[0] == "inconclusive"
+    assert nearest._judge(0, 0, 10, 100, 1.0, positive, {"p_exact": 0.2})[0] == "pass"
+    assert nearest._judge(0, 0, 10, 100, 1.0, positive, {"p_exact": 0.005})[0] == "inconclusive"
 
 
 def test_chance_is_one_in_holdout_plus_one() -> None:

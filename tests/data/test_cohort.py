@@ -96,7 +96,7 @@ def test_groups_are_numbers_in_order_of_appearance():
         ([GOOD[0], GOOD[1]], {}, "cohort.csv: 1 class found"),
         ([GOOD[0], "a.png,x,p,", "b.png,y,p,"], {}, "cohort.csv: all films are of one patient"),
         ([GOOD[0]], {}, "cohort.csv: lists no film"),
-        ([""], {}, "cohort.csv: not a CSV in UTF-8"),
+        ([""], {}, "cohort.csv: not a CSV"),
     ],
 )  # fmt: skip
 def test_mistakes(table, lines, options, text):
@@ -136,6 +136,20 @@ def make(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"film")
     return folder
+
+
+def test_a_film_beside_the_class_folders_is_told(tmp_path):
+    source = make(tmp_path / "films", "Normal/1.png", "COVID/2.png", "COVID/Thumbs.db", "loose.PNG")
+    with pytest.raises(UserError, match=r"1 films stand beside the class folders \(loose.PNG\)"):
+        read_cohort(source, unknown_patients=True)
+    (source / "loose.PNG").unlink()
+    assert len(read_cohort(source, unknown_patients=True)) == 2
+
+
+def test_a_table_in_another_encoding_is_told(tmp_path):
+    (tmp_path / "cohort.csv").write_bytes("path,label,patient_id\nfür.png,COVID,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"cohort.csv: not in UTF-8 .* save it as CSV in UTF-8"):
+        read_cohort(tmp_path / "cohort.csv")
 
 
 def test_class_folders(tmp_path):

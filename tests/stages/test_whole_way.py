@@ -215,7 +215,54 @@ def test_bad_files_are_all_listed_and_can_be_left_out(tiny, tmp_path):
     assert films[0].name in printed and films[7].name in printed and "2 of 96 files cannot be used" in printed
     printed = medistill_cli("check", bad, tmp_path, "--data.on_bad_file", "skip")
     assert "note: 2 of 96 files cannot be used and were left out" in printed
+    assert films[0].name in printed and films[7].name in printed
     assert "check: the cohort is ready" in printed and not (tmp_path / "run").exists()
+
+
+def test_what_was_audited_is_what_is_released(finished, tiny, tmp_path):
+    """A file changed behind a finished stage is named; a damaged release is not called written."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    release = only(tmp_path / "run", "release-*")
+    card = release / "README.md"
+    card.write_text(card.read_text() + "changed")
+    quiet = ("--track", "false")
+    assert "README.md" in medistill_cli("release", tiny, tmp_path, *quiet, expect=2)
+    shutil.rmtree(release)
+    distilled = only(tmp_path / "run", "distill-*/distilled.safetensors")
+    whole = distilled.read_bytes()
+    distilled.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    printed = medistill_cli("release", tiny, tmp_path, *quiet, expect=2)
+    assert "distilled.safetensors: was changed after its stage wrote it" in printed
+    assert not list((tmp_path / "run").glob("release-*"))
+    distilled.write_bytes(whole)
+    only(tmp_path / "run", "audit-*/audit.json").write_text("")
+    assert "audit.json: was changed" in medistill_cli("release", tiny, tmp_path, *quiet, expect=2)
+
+
+def test_a_new_licence_makes_a_new_release_and_nothing_else(finished, tiny, tmp_path):
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    printed = medistill_cli("run", tiny, tmp_path, "--data.licence", "CC-BY-4.0", "--track", "false")
+    assert "audit: done already" in printed and "films ->" not in printed
+    cards = [path.read_text() for path in (tmp_path / "run").glob("release-*/README.md")]
+    assert sorted("CC-BY-4.0" in card for card in cards) == [False, True]
+
+
+def test_too_many_images_per_class_are_told_before_any_work(finished, tiny):
+    printed = medistill_cli("run", tiny, finished[0], "--distill.ipc", "30", expect=2)
+    assert "distill.ipc is 30, but class Normal has" in printed and "evaluate.baselines" in printed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_while_films_are_read_is_one_line(tiny, tmp_path):
+    words = command("run", tiny, tmp_path, "--track", "false")
+    process = subprocess.Popen(
+        words, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "medistill: stopped; the same command goes on where this one left off"
 
 
 def test_more_real_starts_than_patients_is_one_line(finished, tiny):

@@ -32,6 +32,8 @@ def test_the_covid19_study_shrunk(tiny, tmp_path):
     assert len(rows["ipc1-noise-iadd"]) == 2 and len(rows["ipc2-noise-iadd"]) == 1
     assert rows["ipc2-real-mtt"][0]["images"] == 6
     assert rows["ipc1-noise-iadd"][0]["mean"] != rows["ipc1-noise-iadd"][1]["mean"]
+    assert rows["ipc1-noise-iadd"][0]["audit"]["verdict"] in ("pass", "fail", "inconclusive")
+    assert "audit" not in rows["ipc1-noise-iadd"][1]
     evaluations = [json.loads(p.read_text()) for p in (tmp_path / "run").glob("evaluate-*/evaluation.json")]
     measured = [e["arms"]["distilled"]["mean"] for e in evaluations]
     assert all(row["mean"] in measured for name in names for row in rows[name])

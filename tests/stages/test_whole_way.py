@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,15 +253,24 @@ def test_too_many_images_per_class_are_told_before_any_work(finished, tiny):
     assert "distill.ipc is 30, but class Normal has" in printed and "evaluate.baselines" in printed
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker processes in /proc")
 def test_ctrl_c_while_films_are_read_is_one_line(tiny, tmp_path):
-    words = command("run", tiny, tmp_path, "--track", "false")
     process = subprocess.Popen(
-        words, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command("run", tiny, tmp_path, "--track", "false"),
+        cwd=tmp_path,
+        start_new_session=True,
+        # a test run in the background of a shell would hand down that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    time.sleep(5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:  # the forkserver and its resource tracker: films come next
+        assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors.strip() == "medistill: stopped; the same command goes on where this one left off"
 

@@ -1,7 +1,7 @@
 """ImageSet: the one form in which data reach experts, evaluation and audit; memory-mapped from disk."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,6 @@ class ImageSet:
     def pixels(self) -> Tensor:
         """(N, C, H, W) float32 as the networks see them: (image - mean) / std."""
         return normalise(self.images, self.mean, self.std)
-
-    def subset(self, index: Tensor) -> "ImageSet":
-        """The images of an index (M,) as a set of its own."""
-        return replace(self, images=self.images[index], labels=self.labels[index], groups=self.groups[index])
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""

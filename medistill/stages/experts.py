@@ -20,6 +20,8 @@ def experts(session: Session) -> None:
     work, files = _work(session, splits)
     missing = [index for index, file in enumerate(files) if not file.exists()]
     if not missing:
+        if not work.done:  # killed between the last file and the mark
+            work.finish({"data": splits.train.digest}, [file.name for file in files])
         session.say(f"experts: {len(files)} trajectories are there already -> {work.folder}")
         return
     settings, train = session.config.experts, splits.train

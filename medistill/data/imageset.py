@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
 
@@ -26,9 +27,10 @@ class ImageSet:
         name: the data set's name, shown in MLflow and reports.
         split: train, val or test.
         mean: one constant a channel; networks see (image - mean) / std.
-        std: one constant a channel. Constants, not statistics of the data.
+        std: one constant a channel. Constants, not statistics of a patient's data.
         citation: how to cite the data.
         licence: under which terms they stand.
+        zca: whitening that follows the normalisation, fitted on the train split; it has a file of its own.
     """
 
     images: Tensor
@@ -41,6 +43,7 @@ class ImageSet:
     std: tuple[float, ...]
     citation: str = ""
     licence: str = ""
+    zca: Zca | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,18 +55,24 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over pixels, labels, patients and class names: the identity of the data."""
+        """SHA-256 over pixels, labels, patients, class names and whitening: the identity of the data."""
         state = hashlib.sha256(repr((self.classes, tuple(self.images.shape), self.mean, self.std)).encode())
         for tensor in (self.images, self.labels, self.groups):
             state.update(tensor.contiguous().numpy().data)
+        if self.zca is not None:
+            state.update(self.zca.digest.encode())
         return state.hexdigest()
 
     def pixels(self) -> Tensor:
-        """(N, C, H, W) float32 as the networks see them: (image - mean) / std."""
-        return normalise(self.images, self.mean, self.std)
+        """(N, C, H, W) float32 as the networks see them: (image - mean) / std, whitened where the set is."""
+        return self.as_seen(self.images)
+
+    def as_seen(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1], of this set or not, as the networks see them."""
+        return normalise(images, self.mean, self.std, self.zca)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, atomically."""
+        """Write one safetensors file, atomically; without the whitening."""
         tensors = {"images": self.images, "labels": self.labels, "groups": self.groups}
         metadata = {
             name: getattr(self, name) for name in ("classes", "name", "split", "mean", "std", "citation", "licence")
@@ -81,16 +90,18 @@ class ImageSet:
         return cls(**tensors, **metadata)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(image - mean) / std for images (N, C, H, W) and one constant a channel."""
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], zca: Zca | None = None) -> Tensor:
+    """(image - mean) / std for images (N, C, H, W) and one constant a channel, then whitened if `zca` is given."""
     shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+    scaled = (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+    return scaled if zca is None else zca.apply(scaled)
 
 
-def denormalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def denormalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], zca: Zca | None = None) -> Tensor:
     """The inverse of `normalise`, not clamped."""
     shape = (1, -1, 1, 1)
-    return pixels * pixels.new_tensor(std).view(shape) + pixels.new_tensor(mean).view(shape)
+    scaled = pixels if zca is None else zca.invert(pixels)
+    return scaled * scaled.new_tensor(std).view(shape) + scaled.new_tensor(mean).view(shape)
 
 
 def require_classes(images: ImageSet) -> None:

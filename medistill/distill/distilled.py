@@ -7,6 +7,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medistill.data.imageset import denormalise
+from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
 from medistill.nets import Architecture
@@ -17,7 +19,8 @@ class Distilled:
     """A distilled set and everything needed to train on it.
 
     Attributes:
-        images: (M, C, H, W) float32 as the networks see them: (pixel - mean) / std, not clamped.
+        images: (M, C, H, W) float32 as the networks see them: (pixel - mean) / std, then whitened by `zca` if
+            there is one; not clamped.
         labels: (M, K) float32, a probability distribution a row; one-hot unless labels were learned.
         lr: the learned inner learning rate alpha, the step size that fits these images.
         classes: the K class names.
@@ -26,6 +29,7 @@ class Distilled:
         architecture: the network it was distilled on.
         augment: the augmentation operations it was distilled with.
         provenance: method, start, iteration and whatever else tells how it was made.
+        zca: the whitening of the data it was distilled from.
     """
 
     images: Tensor
@@ -37,17 +41,26 @@ class Distilled:
     architecture: Architecture
     augment: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    zca: Zca | None = None
 
     @property
     def targets(self) -> Tensor:
         """(M,) int64, the most probable class of each image."""
         return self.labels.argmax(1)
 
+    def pictures(self) -> Tensor:
+        """(M, C, H, W) the images in the units of the source's pixels, [0, 1] for most; not clamped."""
+        return denormalise(self.images, self.mean, self.std, self.zca)
+
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
         metadata = {name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")}
         metadata |= {"architecture": asdict(self.architecture), "format": 1}
-        write_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
+        tensors = {"images": self.images, "labels": self.labels}
+        if self.zca is not None:
+            metadata["zca"] = self.zca.digest
+            tensors |= {f"zca_{name}": tensor for name, tensor in self.zca.tensors().items()}
+        write_tensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: Path) -> "Distilled":
@@ -59,4 +72,7 @@ class Distilled:
             metadata[name] = tuple(metadata[name])
         metadata["architecture"] = Architecture(**metadata["architecture"])
         tensors: dict[str, Any] = load_file(path)
+        if "zca" in metadata:
+            parts = {name: tensors.pop(f"zca_{name}") for name in ("mean", "forward", "backward")}
+            metadata["zca"] = Zca(**parts, digest=metadata["zca"])
         return cls(**tensors, **metadata)

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from medistill.data.imageset import denormalise
 from medistill.distill.distilled import Distilled
 from medistill.distill.initial import PUBLIC
 from medistill.errors import UserError
@@ -123,6 +122,15 @@ def refuse(audit: Mapping[str, Any], start: str) -> None:
     )
 
 
+def refuse_whitened(distilled: Distilled) -> None:
+    """Raise a UserError for a set made on whitened data: the matrix is a statistic of the training films."""
+    if distilled.zca is not None:
+        raise UserError(
+            "data.zca: the set was distilled from whitened data and is of no use without the whitening, which tells "
+            "about the training data, so nothing is released; set data.zca to false and distil again"
+        )
+
+
 def write_release(
     folder: Path,
     *,
@@ -138,8 +146,10 @@ def write_release(
     The config and the provenance pass through `redact` here, whatever the caller did. Formats: see `card`.
 
     Raises:
-        UserError: the audit's verdict is fail, or the folder holds something else already.
+        UserError: the audit's verdict is fail, the set was made on whitened data, or the folder holds something
+            else already.
     """
+    refuse_whitened(distilled)
     refuse(audit, distilled.provenance.get("start", "unknown"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -182,8 +192,7 @@ def _preview(path: Path, distilled: Distilled) -> None:
     """Draw the images by class."""
     from medistill.report.plots import distilled_grid
 
-    pixels = denormalise(distilled.images, distilled.mean, distilled.std).clamp(0, 1)
-    distilled_grid(pixels, distilled.targets, distilled.classes, path)
+    distilled_grid(distilled.pictures().clamp(0, 1), distilled.targets, distilled.classes, path)
 
 
 def _require_same(folder: Path, written: Path) -> None:

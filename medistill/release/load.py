@@ -214,6 +214,8 @@ def _problem(distilled: Distilled) -> str | None:
     """What is wrong with the values of a distilled set, or None."""
     images, labels, net = distilled.images, distilled.labels, distilled.architecture
     sizes = (net.channels, net.classes, net.size, net.width, net.depth)
+    if distilled.zca is not None:
+        return "a whitening, which no release carries"
     if net.name not in NETWORKS:
         return f"network {net.name!r} is not one of {', '.join(NETWORKS)}"
     if any(type(size) is not int or size < 1 for size in sizes) or net.width > MAX_WIDTH:

@@ -8,7 +8,6 @@ import torch
 from medistill import seeds
 from medistill.audit.gate import audit_json
 from medistill.audit.nearest import nearest_check
-from medistill.data.imageset import denormalise
 from medistill.errors import UserError
 from medistill.files import read_json, write_json
 from medistill.report.neighbours import neighbours_figure
@@ -35,7 +34,7 @@ def audit(session: Session) -> None:
         if settings.holdout and settings.holdout < len(holdout):
             order = torch.randperm(len(holdout), generator=seeds.generator(session.config.seed, "holdout"))
             holdout = holdout[order[: settings.holdout]]
-        synthetic = denormalise(final.images, final.mean, final.std)
+        synthetic = final.pictures()
         check, found = nearest_check(
             synthetic, train.images, holdout, seed=session.config.seed, planted=settings.planted
         )

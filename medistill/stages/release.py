@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from medistill.release.bundle import refuse, write_release
+from medistill.release.bundle import refuse, refuse_whitened, write_release
 from medistill.release.load import verify
 from medistill.stages.audit import audited
 from medistill.stages.distill import distilled
@@ -17,6 +17,7 @@ def release(session: Session) -> Path:
     """`medistill release`: write the folder to share; refused when a check of the audit failed."""
     splits = load(session)
     made, final = distilled(session, splits)
+    refuse_whitened(final)
     measured, evaluation = evaluated(session, splits)
     checked, audit = audited(session, splits)
     data = session.config.data

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.release import bundle
 from medistill.release.bundle import WITHHELD, redact, write_release
@@ -81,6 +82,13 @@ def test_an_identical_release_is_left_alone_and_another_is_kept(tmp_path: Path, 
 def test_a_failed_audit_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> None:
     toy["audit"]["verdict"] = toy["audit"]["checks"][0]["verdict"] = "fail"
     with pytest.raises(UserError, match="nearest real neighbour"):
+        write_release(tmp_path / "deep" / "toy", **toy)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whitened_set_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> None:
+    toy["distilled"] = replace(toy["distilled"], zca=Zca.fit(toy["distilled"].images))
+    with pytest.raises(UserError, match="whitening, which tells about the training data, so nothing is released"):
         write_release(tmp_path / "deep" / "toy", **toy)
     assert list(tmp_path.iterdir()) == []
 

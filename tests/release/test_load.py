@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import medistill
+from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.files import write_tensors
 from medistill.nets import Architecture, flatten
@@ -204,6 +205,14 @@ NET = Architecture("convnet", 1, 3, 16, 4, 2)
 def test_values_that_no_release_holds_are_refused(folder: Path, changes: dict[str, Any], reason: str) -> None:
     repack(folder, **changes)
     with pytest.raises(UserError, match=rf"^distilled\.safetensors: .*{reason}"):
+        load(folder)
+
+
+def test_a_whitening_is_refused(folder: Path, toy: dict[str, Any]) -> None:
+    """No release carries one, so `normalise` applies none."""
+    replace(toy["distilled"], zca=Zca.fit(toy["distilled"].images)).save(folder / "distilled.safetensors")
+    write_sums(folder)
+    with pytest.raises(UserError, match=r"^distilled\.safetensors: a whitening, which no release carries"):
         load(folder)
 
 

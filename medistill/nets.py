@@ -1,5 +1,6 @@
 """Networks by name. Parameters are handled as one flat vector theta, the way the papers write them."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 Build = Callable[[int, int, int, int, int], nn.Module]
 
@@ -53,13 +55,24 @@ class Architecture:
 
 
 class Flat:
-    """A network as a pure function of one flat parameter vector theta (P,)."""
+    """A network as a pure function of one flat parameter vector theta (P,).
+
+    Attributes:
+        shapes: of the parameters, by name.
+        size: P.
+        per_instance: no image's result depends on another in its batch, so a batch may be worked in pieces.
+        flops: floating-point operations of a forward pass for one image.
+        widest: bytes of the largest float32 activation of one image.
+    """
 
     def __init__(self, architecture: Architecture):
         self.module = architecture.build(torch.Generator().manual_seed(0)).requires_grad_(False)
         self.shapes = {name: p.shape for name, p in self.module.named_parameters()}
         self.numel = [math.prod(shape) for shape in self.shapes.values()]
         self.size = sum(self.numel)
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        self.per_instance = not any(isinstance(layer, norms) for layer in self.module.modules())
+        self.flops, self.widest = _cost_of_an_image(self.module, architecture)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Flat":
         """Move the buffers and set the type of the computation."""
@@ -93,3 +106,14 @@ class Flat:
 def flatten(module: nn.Module) -> Tensor:
     """(P,) a copy of the parameters, in the order of `named_parameters`."""
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).clone()
+
+
+def _cost_of_an_image(module: nn.Module, architecture: Architecture) -> tuple[int, int]:
+    """Operations of a forward pass and bytes of the widest activation, for one image; computes nothing."""
+    outputs: list[int] = []
+    shadow = copy.deepcopy(module).to("meta")
+    for layer in shadow.modules():
+        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.numel()))
+    with FlopCounterMode(display=False) as counter:
+        shadow(torch.zeros(1, architecture.channels, architecture.size, architecture.size, device="meta"))
+    return counter.get_total_flops(), 4 * max(outputs)

@@ -1,6 +1,6 @@
 """The state of a distillation: what a checkpoint holds, so that a resumed run ends with the same bytes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from medistill.files import read_metadata, write_tensors
 
 SOFT_START = 0.9
 """Probability of its own class that a learned label starts from; nearer to 1 the softmax hardly moves."""
+
+ON_CPU = ("history", "skipped_in_a_row", "compiled")
 
 HISTORY = ("loss", "loss_unweighted", "alpha", "weight_share", "weight_mean", "skipped")
 
@@ -32,6 +34,7 @@ class State:
         average: sum of the pixels after each step taken, weighted by (1 - ema) ema^age.
         history: (iterations done, 6) float64, the columns of HISTORY.
         skipped_in_a_row: iterations skipped since the last good one.
+        compiled: whether the kernels are compiled, which rounds differently, a scalar.
     """
 
     images: Tensor
@@ -45,9 +48,12 @@ class State:
     average: Tensor
     history: Tensor
     skipped_in_a_row: Tensor
+    compiled: Tensor
 
     @classmethod
-    def begin(cls, images: Tensor, labels: Tensor, parameters: int, settings: Distill) -> "State":
+    def begin(
+        cls, images: Tensor, labels: Tensor, parameters: int, settings: Distill, compiled: bool = False
+    ) -> "State":
         """The state before the first iteration, from start images and one-hot labels (M, K)."""
         others = (1 - SOFT_START) / (labels.shape[1] - 1)
         logits = torch.where(labels > 0, SOFT_START, others).to(labels.dtype).log()
@@ -65,6 +71,7 @@ class State:
             average=torch.zeros_like(images),
             history=torch.zeros(0, len(HISTORY), dtype=torch.float64),
             skipped_in_a_row=torch.zeros((), dtype=torch.int64),
+            compiled=torch.tensor(compiled),
         )
 
     @property
@@ -72,10 +79,14 @@ class State:
         """Iterations done."""
         return len(self.history)
 
+    def copy(self) -> "State":
+        """This state, untouched by later iterations."""
+        return replace(self, **{f.name: getattr(self, f.name).clone() for f in fields(self)})
+
     def save(self, path: Path, key: str) -> None:
         """Write a checkpoint; the key names the settings it belongs to, the threads its rounding."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        write_tensors(path, tensors, {"key": key, "threads": torch.get_num_threads(), "compiled": False})
+        write_tensors(path, tensors, {"key": key, "threads": torch.get_num_threads()})
 
     @classmethod
     def load(cls, path: Path, key: str, device: torch.device) -> "State | None":
@@ -86,8 +97,5 @@ class State:
         if metadata["key"] != key:
             return None
         torch.set_num_threads(metadata["threads"])
-        tensors = {
-            name: tensor if name in ("history", "skipped_in_a_row") else tensor.to(device)
-            for name, tensor in load_file(path).items()
-        }
+        tensors = {name: tensor if name in ON_CPU else tensor.to(device) for name, tensor in load_file(path).items()}
         return cls(**tensors)

@@ -6,7 +6,7 @@ augmentation are replayed, and each step's vector-Jacobian product is taken back
 autograd's to rounding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from medistill import augment
 from medistill.augment import Drawn
-
-Net = Callable[[Tensor, Tensor], Tensor]
+from medistill.kernels import Kernels
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Matched:
     distance: Tensor
 
 
-def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of logits (B, K) against probabilities (B, K)."""
-    return -(labels * logits.log_softmax(1)).sum(1).mean()
-
-
 def draw_steps(
     images: int, batch: int, inner_steps: int, operations: Sequence[str], generator: torch.Generator
 ) -> list[InnerStep]:
@@ -69,7 +63,7 @@ def draw_steps(
 
 
 def matching_gradient(
-    net: Net,
+    kernels: Kernels,
     start: Tensor,
     target: Tensor,
     images: Tensor,
@@ -84,7 +78,7 @@ def matching_gradient(
     d alpha -= <v, g_j>;  d x_j = -alpha d_x <g_j, v>;  v += -alpha H_j v.
 
     Args:
-        net: pure function (theta, x) -> logits.
+        kernels: the network's g_j and the derivatives of <g_j, v>.
         start: theta_i of the expert, (P,).
         target: theta_{i+K}, (P,).
         images: (M, C, H, W).
@@ -93,28 +87,24 @@ def matching_gradient(
         weight: W, (P,); ones give MTT.
         steps: the J inner steps, replayed in the sweep.
     """
-
-    def loss(theta: Tensor, x: Tensor, y: Tensor, drawn: Drawn) -> Tensor:
-        return soft_cross_entropy(net(theta, augment.apply(x, drawn)), y)
-
-    slope = torch.func.grad(loss)
     thetas = start.new_empty(len(steps) + 1, len(start))
     thetas[0] = start
     batches = [step.index.to(images.device) for step in steps]
     for j, (step, index) in enumerate(zip(steps, batches, strict=True)):
-        thetas[j + 1] = thetas[j] - alpha * slope(thetas[j], images[index], labels[index], step.drawn)
+        seen = augment.apply(images[index], step.drawn)
+        thetas[j + 1] = thetas[j] - alpha * kernels.slope(thetas[j], seen, labels[index])
 
     residual = thetas[-1] - target
     distance = (start - target).square().sum()
     v = 2 * weight.square() * residual / distance
     d_images, d_labels, d_alpha = torch.zeros_like(images), torch.zeros_like(labels), torch.zeros_like(alpha)
     for theta, step, index in zip(reversed(thetas[:-1].unbind()), reversed(steps), reversed(batches), strict=True):
-        g, pull, *_ = torch.func.vjp(partial(slope, drawn=step.drawn), theta, images[index], labels[index])
-        d_theta, dx, dy = pull(-alpha * v)
-        d_alpha -= v @ g
-        d_images.index_add_(0, index, dx)
-        d_labels.index_add_(0, index, dy)
-        v = v + d_theta
+        seen, pull, *_ = torch.func.vjp(partial(augment.apply, drawn=step.drawn), images[index])
+        inner, d_theta, d_seen, dy = kernels.adjoint(theta, seen, labels[index], v)
+        d_alpha -= inner
+        d_images.index_add_(0, index, pull(-alpha * d_seen)[0])
+        d_labels.index_add_(0, index, -alpha * dy)
+        v = v - alpha * d_theta
     return Matched(
         loss=(weight * residual).square().sum() / distance,
         plain=residual.square().sum() / distance,

@@ -1,6 +1,7 @@
 """IADD as a whole: against an independent MTT loop, against itself after a stop, and when it explodes."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from medistill import augment, seeds
 from medistill.config import Distill
 from medistill.distill import initial
-from medistill.distill.iadd import PATIENCE, distill, result
+from medistill.distill.iadd import PATIENCE, distill, kernels_for, rehearse, result
 from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps
 from medistill.errors import UserError
@@ -51,7 +52,7 @@ def begin(trajectories, settings, dtype=torch.float64):
 
 def run(trajectories, settings, dtype=torch.float64):
     state = begin(trajectories, settings, dtype)
-    for _ in distill(trajectories, state, settings, seed=3):
+    for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
         pass
     return state
 
@@ -125,17 +126,55 @@ def test_resumed_after_a_stop_it_ends_with_the_same_bytes(trajectories, tmp_path
     settings = Distill(**SETTINGS, **change)
     whole = run(trajectories, settings, torch.float32)
     state = begin(trajectories, settings, torch.float32)
-    for _ in distill(trajectories, state, settings, seed=3):
+    for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
         if state.iteration == 7:
             break
     state.save(tmp_path / "checkpoint.safetensors", "key")
     assert State.load(tmp_path / "checkpoint.safetensors", "another", torch.device("cpu")) is None
     resumed = State.load(tmp_path / "checkpoint.safetensors", "key", torch.device("cpu"))
-    for _ in distill(trajectories, resumed, settings, seed=3):
+    for _ in distill(kernels_for(trajectories, resumed, settings), trajectories, resumed, settings, seed=3):
         pass
     whole.save(tmp_path / "whole.safetensors", "key")
     resumed.save(tmp_path / "resumed.safetensors", "key")
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "resumed.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_compiled_it_follows_the_eager_run_and_resumes_with_the_same_bytes(trajectories, tmp_path):
+    """Guards the long runs of every user with a compiler: same numbers to rounding, same bytes after a stop (40 s)."""
+    settings = Distill(**SETTINGS, batch=4)
+
+    def begin_compiled():
+        state = begin(trajectories, settings, torch.float64)
+        state.compiled.fill_(True)
+        return state
+
+    def go_on(state, until):
+        for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
+            if state.iteration == until:
+                break
+        return state
+
+    eager = run(trajectories, settings)
+    whole = go_on(begin_compiled(), settings.iterations)
+    assert whole.compiled and not eager.compiled
+    torch.testing.assert_close(whole.images, eager.images, rtol=1e-9, atol=1e-9)
+    go_on(begin_compiled(), 7).save(tmp_path / "checkpoint.safetensors", "key")
+    resumed = State.load(tmp_path / "checkpoint.safetensors", "key", torch.device("cpu"))
+    assert resumed.compiled
+    assert go_on(resumed, settings.iterations).images.equal(whole.images)
+
+
+def test_the_rehearsal_counts_the_inner_steps_and_the_stored_parameters(trajectories):
+    state = begin(trajectories, Distill(**SETTINGS), torch.float32)
+    few, many = (
+        rehearse(kernels_for(trajectories, state, s), state, s)
+        for s in (Distill(**SETTINGS), Distill(**SETTINGS | {"inner_steps": 10_000}))
+    )
+    stored = 4 * trajectories.size * (10_000 - SETTINGS["inner_steps"])
+    assert many.seconds > 100 * few.seconds
+    assert many.bytes is None or abs(many.bytes - few.bytes - stored) < 0.2 * stored
 
 
 def test_threads_are_restored_from_the_checkpoint(trajectories, tmp_path):
@@ -175,12 +214,12 @@ def test_ema_is_the_average_of_the_pixels(trajectories):
     settings = Distill(**SETTINGS, ema=0.8)
     state = begin(trajectories, settings)
     average = torch.zeros_like(state.images)
-    for _ in distill(trajectories, state, settings, seed=3):
+    for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
         average = 0.8 * average + 0.2 * state.images
     assert torch.allclose(result(state, settings)[0], average / (1 - 0.8**20), rtol=1e-12)
     constant = begin(trajectories, settings)
     still = Distill(**{**SETTINGS, "lr_images": 1e-30}, ema=0.99)
-    for _ in distill(trajectories, constant, still, seed=3):
+    for _ in distill(kernels_for(trajectories, constant, still), trajectories, constant, still, seed=3):
         pass
     assert torch.allclose(result(constant, still)[0], constant.images), "an average of equal images is that image"
 
@@ -190,7 +229,7 @@ def test_exploding_steps_are_skipped_counted_and_stop_with_a_sentence(trajectori
     state = begin(trajectories, settings)
     untouched = copy.deepcopy(state.images)
     with pytest.raises(UserError, match=r"lower distill.alpha"):
-        for _ in distill(trajectories, state, settings, seed=3):
+        for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
             pass
     assert state.iteration == PATIENCE and state.history[:, 5].sum() == PATIENCE
     assert torch.equal(state.images, untouched)
@@ -200,7 +239,7 @@ def test_nan_is_skipped(trajectories):
     settings = Distill(**SETTINGS)
     state = begin(trajectories, settings)
     state.step.fill_(1e6)
-    steps = distill(trajectories, state, settings, seed=3)
+    steps = distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3)
     next(steps)
     assert state.history[0, 5] == 1 and state.images.isfinite().all()
 

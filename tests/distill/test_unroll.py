@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from medistill import augment, seeds
-from medistill.distill.unroll import draw_steps, matching_gradient, soft_cross_entropy
+from medistill.distill.unroll import draw_steps, matching_gradient
+from medistill.kernels import Kernels
 from medistill.nets import Architecture, Flat, flatten
 
+CPU = torch.device("cpu")
 ARCHITECTURE = Architecture("convnet", 3, 4, 16, 6, 2)
 
 
@@ -50,7 +52,7 @@ def test_sweep_equals_autograd_through_the_unroll(operation, batch):
     net, start, target, images, labels, alpha, weight = problem()
     operations = [operation] if operation else []
     steps = draw_steps(len(images), batch, 7, operations, seeds.generator(1, "steps"))
-    ours = matching_gradient(net, start, target, images, labels, alpha, weight, steps)
+    ours = matching_gradient(Kernels(net, CPU, len(images)), start, target, images, labels, alpha, weight, steps)
     loss, (dx, dy, da, dw) = autograd_reference(net, start, target, images, labels, alpha, weight, steps)
     assert relative(ours.loss, loss) < 1e-12
     assert relative(ours.images, dx) < 1e-9
@@ -64,10 +66,10 @@ def test_alpha_gradient_against_a_finite_difference():
     steps = draw_steps(len(images), 0, 5, augment.OPERATIONS, seeds.generator(2, "steps"))
 
     def loss(a):
-        return matching_gradient(net, start, target, images, labels, a, weight, steps).loss
+        return matching_gradient(Kernels(net, CPU, len(images)), start, target, images, labels, a, weight, steps).loss
 
     numeric = (loss(alpha + 1e-6) - loss(alpha - 1e-6)) / 2e-6
-    ours = matching_gradient(net, start, target, images, labels, alpha, weight, steps).alpha
+    ours = matching_gradient(Kernels(net, CPU, len(images)), start, target, images, labels, alpha, weight, steps).alpha
     assert ours.item() == pytest.approx(numeric.item(), rel=1e-6)
 
 
@@ -78,15 +80,11 @@ def test_minibatches_cover_every_image_once_an_epoch():
     assert [len(s.index) for s in steps] == [4, 4, 2, 4, 4, 2]
 
 
-def test_soft_cross_entropy_equals_torch():
-    logits, labels = torch.randn(5, 3), torch.randn(5, 3).softmax(1)
-    assert soft_cross_entropy(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
-
-
 PEAK = """
 import json, resource, sys, torch
 from medistill import seeds
 from medistill.distill.unroll import draw_steps, matching_gradient
+from medistill.kernels import Kernels
 from medistill.nets import Architecture, Flat, flatten
 torch.set_num_threads(1)
 a = Architecture("convnet", 1, 2, 64, 24, 4)
@@ -94,7 +92,8 @@ net = Flat(a); start = flatten(a.build(seeds.generator(0, "s"))); target = start
 images = torch.randn(8, 1, 64, 64); labels = torch.eye(2).repeat(4, 1)
 steps = lambda j: draw_steps(8, 0, j, (), seeds.generator(0, "d"))
 alpha, weight = torch.tensor(.01), torch.ones_like(start)
-run = lambda j: matching_gradient(net, start, target, images, labels, alpha, weight, steps(j))
+kernels = Kernels(net, torch.device("cpu"), 8)
+run = lambda j: matching_gradient(kernels, start, target, images, labels, alpha, weight, steps(j))
 run(3)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run(int(sys.argv[1]))

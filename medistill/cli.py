@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
-from medistill import __version__
+from medistill import __version__, parallel
 from medistill.config import Config
 from medistill.errors import UserError
 
@@ -40,10 +40,11 @@ class Parser(ArgumentParser):
         fail(" ".join(message.split()))
 
 
-def fail(message: str) -> NoReturn:
-    """Print a mistake of the user's and exit with code 2."""
-    print(f"medistill: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print why the run ends, once however many processes end, and exit; code 2 is a mistake of the user's."""
+    if parallel.tells():
+        print(f"medistill: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
 
 
 def parser(verb: str) -> Parser:
@@ -69,6 +70,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `medistill`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--"]:  # keeps torchrun from taking our options for its own; not every version drops it
+        words.pop(0)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return
@@ -83,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         stage(verb)(config)
+        parallel.leave()
     except UserError as error:
         fail(str(error))
     except OSError as error:
@@ -92,8 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "command again: nothing that was finished is lost"
         )
     except KeyboardInterrupt:
-        print("medistill: stopped; the same command goes on where this one left off", file=sys.stderr)
-        raise SystemExit(130) from None
+        fail("stopped; the same command goes on where this one left off", 130)
+    except parallel.PeerLostError as error:
+        fail(str(error), 1)
 
 
 def configure(verb: str, arguments: Sequence[str]) -> Config:

@@ -41,34 +41,43 @@ class Data:
     """LOAD: which films, and how they become images.
 
     Attributes:
-        cohort: a CSV file, a folder of class folders, or `phantom`; a relative path is looked up in the
+        adapter: what the data are: `films` of a hospital, or a public benchmark with its official test split,
+            `cifar10` (the python version's batches) or `medmnist` (a 2D set's .npz).
+        cohort: of films a CSV file, a folder of class folders, or `phantom`; of cifar10 the folder
+            cifar-10-batches-py or its parent, of medmnist the .npz. A relative path is looked up in the
             current folder, then in the folder that the environment variable MEDISTILL_DATA names.
         name: name of the data set in MLflow, reports and the release.
         columns: our column name -> the CSV's (path, label, patient_id, view, sex, age, site, split).
-        classes: class names in order; empty: those of the cohort, sorted.
+        classes: class names in order; empty: those of the cohort, sorted (of medmnist the labels' numbers).
         positive: the class whose detection is reported (sensitivity, specificity, AUROC against the rest).
-        size: side of the square image the networks see, pixels.
+        size: side of the square image the networks see, pixels; a benchmark's own side.
+        zca: whiten the images (ZCA, fitted on the training images) instead of normalising them; 64 pixels at most,
+            and a set made so is not released: the whitening tells about the training images.
         modalities: DICOM modalities that are accepted (SC and OT only when named here).
         views: view positions that are accepted; "" accepts a DICOM file that names none.
         unknown_patients: accept films without a patient id, each counted as a patient of its own.
         on_bad_file: `error` stops and lists every bad file; `skip` leaves them out and counts them.
         val_fraction: share of the films that are not test kept for validation, by patient; both
-            shares are rounded to one part in a whole number (.15 gives a seventh).
+            shares are rounded to one part in a whole number (.15 gives a seventh). Of cifar10 this share of
+            each class's training images; unused for medmnist, which has a validation split.
         test_fraction: share of all films kept for test, by patient, unless the CSV gives a split.
         near_duplicate: correlation above which `check` lists two films in different splits as near
-            duplicates (0 to 1; 1 turns the search off).
+            duplicates (0 to 1; 1 turns the search off). All pairs are searched: seconds for 1,750 images, hours
+            for 60,000.
         workers: processes that decode films; 0: one a core.
         citation: how to cite the data; stands in the release.
         licence: terms of the data; stand in the release.
         phantom: the embedded cohort.
     """
 
+    adapter: Literal["films", "cifar10", "medmnist"] = "films"
     cohort: str = "phantom"
     name: str = "phantom"
     columns: dict[str, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     positive: str = "COVID"
     size: int = 64
+    zca: bool = False
     modalities: list[str] = field(default_factory=lambda: ["CR", "DX"])
     views: list[str] = field(default_factory=lambda: ["PA", "AP", ""])
     unknown_patients: bool = False
@@ -84,6 +93,15 @@ class Data:
     def __post_init__(self) -> None:
         require(16 <= self.size <= 512, f"data.size is {self.size}; give 16 to 512 pixels")
         require(bool(self.cohort), "data.cohort is empty; name a CSV file, a folder of class folders, or phantom")
+        require(
+            self.adapter == "films" or self.cohort != "phantom",
+            f"data.adapter is {self.adapter}, but data.cohort names no data; name its folder or file there",
+        )
+        require(
+            not self.zca or self.size <= 64,
+            f"data.zca is true and data.size {self.size}; whitening needs matrices of (channels x size²)² numbers, so "
+            "lower data.size to 64 or set data.zca to false",
+        )
         require(len(set(self.classes)) == len(self.classes), f"data.classes {self.classes} names a class twice")
         require(self.workers >= 0, f"data.workers is {self.workers}; give 0 (one a core) or more")
         for name in ("val_fraction", "test_fraction"):
@@ -174,8 +192,10 @@ class Distill:
         lr_labels: step size on the label logits.
         ema: decay of the moving average of the pixels that becomes the result; 0: the last pixels.
         augment: augmentation of the student; keep it equal to the experts'.
-        loss_limit: an iteration whose unweighted loss is above this is skipped and counted.
-        checkpoint_every: iterations between checkpoints.
+        loss_limit: an iteration whose unweighted loss (mean over its segments) is above this is skipped and counted.
+        segments: segments of trajectories matched in each iteration, their gradients averaged; several processes
+            share them, so give a multiple of their number.
+        checkpoint_minutes: minutes between checkpoints, which is what a kill can cost; 0: one after every iteration.
     """
 
     seed: int = 0
@@ -201,7 +221,8 @@ class Distill:
     ema: float = 0.0
     augment: list[str] = field(default_factory=lambda: ["color", "crop", "cutout", "scale", "rotate"])
     loss_limit: float = 5.0
-    checkpoint_every: int = 25
+    segments: int = 1
+    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -210,12 +231,20 @@ class Distill:
             "inner_steps",
             "expert_epochs",
             "max_start_epoch",
-            "checkpoint_every",
+            "segments",
         ):
             require(getattr(self, name) >= 1, f"distill.{name} is {getattr(self, name)}; give at least 1")
         for name in ("lr_images", "alpha", "loss_limit"):
             require(getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number")
-        for name in ("batch", "start_scale", "start_smooth", "lr_alpha", "lr_importance", "lr_labels"):
+        for name in (
+            "batch",
+            "start_scale",
+            "start_smooth",
+            "lr_alpha",
+            "lr_importance",
+            "lr_labels",
+            "checkpoint_minutes",
+        ):
             require(getattr(self, name) >= 0, f"distill.{name} is {getattr(self, name)}; give 0 or more")
         for name in ("momentum", "ema"):
             require(0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1")
@@ -284,8 +313,11 @@ class Config:
     Attributes:
         run: folder of the run; every stage writes into it.
         seed: the base seed from which every random number descends.
-        device: `auto` takes a GPU when there is one.
-        threads: CPU threads of torch; 0: as torch decides.
+        device: `auto` takes a GPU when there is one; of several processes each takes its own.
+        threads: CPU threads of each process; 0: as torch decides, or an equal share of the machine's cores for
+            each of several processes.
+        compile: torch.compile for the kernels of experts, distillation and evaluation: `auto` where the work is long
+            enough to earn the compiling back (it needs a C++ compiler; results differ in rounding), `always`, `never`.
         track: log to MLflow (SQLite here, or the server that MLFLOW_TRACKING_URI names).
         data: LOAD.
         net: the network.
@@ -299,6 +331,7 @@ class Config:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
+    compile: Literal["auto", "always", "never"] = "auto"
     track: bool = True
     data: Data = field(default_factory=Data)
     net: Net = field(default_factory=Net)

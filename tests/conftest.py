@@ -64,7 +64,7 @@ class Tiny:
             "distill.iterations": 40,
             "distill.inner_steps": 5,
             "distill.max_start_epoch": 2,
-            "distill.checkpoint_every": 5,
+            "distill.checkpoint_minutes": 0,
             "evaluate.seeds": 2,
             "evaluate.steps": 60,
             "evaluate.lr": 0.05,

@@ -1,26 +1,34 @@
 """DISTILL: trajectories and a start become a distilled set, with checkpoints on the way."""
 
 import math
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from medistill import seeds
-from medistill.data.imageset import denormalise, normalise
 from medistill.distill import initial
 from medistill.distill.distilled import Distilled
+from medistill.distill.iadd import Share, kernels_for, rehearse, result
 from medistill.distill.iadd import distill as iterate
-from medistill.distill.iadd import result
 from medistill.distill.state import HISTORY, State
 from medistill.errors import UserError
 from medistill.experts.trajectory import Trajectories
 from medistill.files import write_json
+from medistill.kernels import Kernels, earns_compiling
+from medistill.nets import Flat
+from medistill.parallel import PeerLostError
 from medistill.report.plots import curves_figure, distilled_grid
 from medistill.stages.experts import experts_key, trained
 from medistill.stages.load import Splits, load
+from medistill.stages.progress import cost
 from medistill.stages.session import Session, Work
+
+if TYPE_CHECKING:
+    from medistill.track import StageRun
 
 FILE, CHECKPOINT = "distilled.safetensors", "checkpoint.safetensors"
 
@@ -30,38 +38,29 @@ def distill(session: Session) -> None:
     splits = load(session)
     key = experts_key(session, splits)
     work = _work(session, key)
-    if work.done:
+    if session.done(work):
         session.say(f"distill: done already -> {work.folder / FILE}")
         return
     trajectories, settings, threads = trained(session, splits), session.config.distill, torch.get_num_threads()
     params = {"distill": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
     with session.stage(work, params, {"data": splits.train.digest, "experts": key}) as run:
-        state = State.load(work.folder / CHECKPOINT, work.key, session.device)
-        if state is None:
-            state = State.begin(*_start(session, splits), trajectories.size, settings)
-        else:
-            session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
+        state = _begin(session, work, splits, trajectories)
+        kernels = kernels_for(trajectories, state, settings)
+        _announce(session, kernels, state)
         if run:
             for number, line in enumerate(state.history.tolist(), start=1):
                 run.metrics(number, dict(zip(HISTORY, line, strict=True)))
-        with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
-            for _ in iterate(trajectories, state, settings, _seed(session)):
-                line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
-                bar.update()
-                bar.set_postfix({k: f"{v:.3g}" for k, v in line.items() if k != "weight_mean"})
-                if run:
-                    run.metrics(state.iteration, line)
-                if state.iteration % settings.checkpoint_every == 0:
-                    state.save(work.folder / CHECKPOINT, work.key)
-        state.save(work.folder / CHECKPOINT, work.key)
+        _iterate(session, work, kernels, trajectories, state, run)
         torch.set_num_threads(threads)
-        files = _write(session, work, state, splits, trajectories)
+        files = _write(session, work, state, splits, trajectories) if session.group.leads else []
         if run:
             run.input(splits.train.name, splits.train.digest, "training", {"experts": len(trajectories)})
             run.figure(work.folder / "curves.png")
             if settings.start in initial.PUBLIC:
                 run.figure(work.folder / "distilled.png")
-    work.finish({"data": splits.train.digest, "experts": key}, files)
+    if session.group.leads:
+        work.finish({"data": splits.train.digest, "experts": key}, files)
+    session.group.wait()
     skipped = int(state.history[:, HISTORY.index("skipped")].sum())
     session.say(
         f"distill: unweighted loss {state.history[0, 1]:.3f} -> {state.history[-1, 1]:.3f} in {settings.iterations} "
@@ -72,6 +71,72 @@ def distill(session: Session) -> None:
             "note: the weights W have shrunk below one half on average, as unguarded descent does; the weighted "
             "loss falls by that alone"
         )
+
+
+def _begin(session: Session, work: Work, splits: Splits, trajectories: Trajectories) -> State:
+    """The state of the last checkpoint, in every process the same, or the start."""
+    settings, group = session.config.distill, session.group
+    found = State.load(work.folder / CHECKPOINT, work.key, session.device)
+    done = found.iteration if found else 0
+    if group.numbers([done]) != [done]:
+        raise UserError(f"run: {work.folder} differs between the processes; name a folder that all machines share")
+    if found is None:
+        images, labels = _start(session, splits)
+        seen = settings.iterations * settings.segments * settings.inner_steps * (settings.batch or len(images))
+        compiled = session.compiles(earns_compiling(Flat(trajectories.architecture), seen))
+        return State.begin(images, labels, trajectories.size, settings, compiled)
+    return found
+
+
+def _announce(session: Session, kernels: Kernels, state: State) -> None:
+    """Say what is about to be done, how long it will take and how much memory."""
+    settings, group = session.config.distill, session.group
+    if state.iteration:
+        session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
+    if group.leads:
+        segment, left = rehearse(kernels, state, settings), settings.iterations - state.iteration
+        seconds = left * math.ceil(settings.segments / group.size) * segment.seconds
+        how = " compiled" if kernels.compiled else ""
+        session.say(
+            f"distill: {left} iterations of {settings.inner_steps}{how} steps, about {cost(seconds, segment.bytes)}"
+        )
+    if settings.segments % group.size:
+        session.say(
+            f"note: distill.segments is {settings.segments}, which {group.size} processes cannot share evenly; a "
+            "multiple of their number keeps all of them busy"
+        )
+
+
+def _iterate(
+    session: Session,
+    work: Work,
+    kernels: Kernels,
+    trajectories: Trajectories,
+    state: State,
+    run: "StageRun | None",
+) -> None:
+    """Run the iterations that are left, with a checkpoint every few minutes and one when the run is stopped."""
+    settings, group = session.config.distill, session.group
+    share = Share(group.rank, group.size, group.total)
+    # a signal can fall into the middle of an iteration: what is saved then is the last whole one
+    whole, saved, saved_at = state.copy(), state.iteration, time.monotonic()
+    try:
+        with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
+            for _ in iterate(kernels, trajectories, state, settings, _seed(session), share):
+                line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
+                bar.update(note=", ".join(f"{k} {v:.3g}" for k, v in line.items() if k != "weight_mean"))
+                if run:
+                    run.metrics(state.iteration, line)
+                whole = state.copy()
+                if group.leads and time.monotonic() - saved_at >= 60 * settings.checkpoint_minutes:
+                    state.save(work.folder / CHECKPOINT, work.key)
+                    saved, saved_at = state.iteration, time.monotonic()
+        if group.leads:
+            state.save(work.folder / CHECKPOINT, work.key)
+    except (KeyboardInterrupt, PeerLostError):
+        if group.leads and whole.iteration > saved:
+            whole.save(work.folder / CHECKPOINT, work.key)
+        raise
 
 
 def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
@@ -91,11 +156,12 @@ def _seed(session: Session) -> int:
 
 
 def _work(session: Session, experts: str) -> Work:
-    settings = session.config.distill
+    settings = asdict(session.config.distill)
+    del settings["checkpoint_minutes"]
     return session.work(
         "distill",
         {
-            "distill": asdict(replace(settings, checkpoint_every=1)),
+            "distill": settings,
             "experts": experts,
             "count": session.config.experts.count,
             "seed": session.config.seed,
@@ -112,7 +178,7 @@ def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
     if settings.start == "noise":
         images = initial.noise(shape, settings.start_scale, settings.start_smooth, generator)
     elif settings.start == "phantom":
-        images = normalise(_phantoms(session, train.classes), train.mean, train.std)
+        images = train.as_seen(_phantoms(session, train.classes))
     elif settings.start == "class_mean":
         images = initial.class_means(train.pixels(), train.labels, classes, settings.ipc)
     else:
@@ -152,6 +218,7 @@ def _write(session: Session, work: Work, state: State, splits: Splits, trajector
         classes=train.classes,
         mean=train.mean,
         std=train.std,
+        zca=train.zca,
         architecture=trajectories.architecture,
         augment=tuple(settings.augment),
         provenance={
@@ -169,8 +236,7 @@ def _write(session: Session, work: Work, state: State, splits: Splits, trajector
     plain = {name: [_finite(value) for value in values] for name, values in history.items()}
     write_json(work.folder / "history.json", plain)
     curves_figure(history, work.folder / "curves.png")
-    films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
-    distilled_grid(films, final.targets, final.classes, work.folder / "distilled.png")
+    distilled_grid(final.pictures().clamp(0, 1), final.targets, final.classes, work.folder / "distilled.png")
     return [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"]
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from medistill import seeds
-from medistill.data.imageset import denormalise
+from medistill.data.imageset import require_classes
 from medistill.distill import initial
+from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
-from medistill.evaluate.arm import Arm, evaluate_arm
+from medistill.evaluate.arm import Arm, arm_from_predictions, evaluate_arm
 from medistill.evaluate.baselines import random_subset
-from medistill.evaluate.student import Recipe
+from medistill.evaluate.student import Recipe, fit, predict
 from medistill.files import read_json, write_json
 from medistill.report.plots import confusion_figure, report_picture, roc_figure
 from medistill.stages.distill import distilled
@@ -31,30 +32,28 @@ def evaluate(session: Session) -> None:
     splits = load(session)
     made, final = distilled(session, splits)
     work = _work(session, made, splits)
-    if work.done:
+    if session.done(work):
         session.say(f"evaluate: done already -> {work.folder / FILE}")
         return
     settings = session.config.evaluate
+    session.say(f"evaluate: {settings.seeds} networks a set, {settings.steps} steps each")
     params = {"evaluate": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
     tags = {"data": splits.test.digest, "distilled": made.key}
     with session.stage(work, params, tags) as run:
         arms = [_arm(session, splits, "distilled", final.images, final.labels, final.lr)]
         if settings.baselines:
             arms += baselines(session, splits)
-        evaluation = summarise(arms, splits)
-        write_json(work.folder / FILE, evaluation)
-        films = denormalise(final.images, final.mean, final.std).clamp(0, 1)
-        name = session.config.data.name
-        report_picture(films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0])
-        roc_figure(arms, work.folder / FIGURES[1])
-        confusion_figure(arms[0].confusion, final.classes, work.folder / FIGURES[2])
+        if session.group.leads:
+            _write(session, work, splits, final, arms)
         if run:
             run.input(splits.test.name, splits.test.digest, "test", {"films": len(splits.test)})
             for arm in arms:
                 run.metrics(0, {f"{metric}/{arm.name}": mean for metric, (mean, _) in arm.test_summary.items()})
             for figure in FIGURES if final.provenance["start"] in initial.PUBLIC else FIGURES[1:]:
                 run.figure(work.folder / figure)
-    work.finish({"distilled": made.key}, [FILE, *FIGURES])
+    if session.group.leads:
+        work.finish({"distilled": made.key}, [FILE, *FIGURES])
+    session.group.wait()
     for arm in arms:
         accuracy, sd = arm.test_summary["balanced_accuracy"]
         area = arm.test_summary["auroc_positive"][0]
@@ -63,6 +62,15 @@ def evaluate(session: Session) -> None:
             f"({arm.images} images, {len(arm.seeds)} networks)"
         )
     session.say(f"evaluate: -> {work.folder / FIGURES[0]}")
+
+
+def _write(session: Session, work: Work, splits: Splits, final: Distilled, arms: list[Arm]) -> None:
+    """Write the figures of all arms and their pictures."""
+    write_json(work.folder / FILE, summarise(arms, splits))
+    films, name = final.pictures().clamp(0, 1), session.config.data.name
+    report_picture(films, final.targets, final.classes, arms, f"{name}: distilled set", work.folder / FIGURES[0])
+    roc_figure(arms, work.folder / FIGURES[1])
+    confusion_figure(arms[0].confusion, final.classes, work.folder / FIGURES[2])
 
 
 def require_enough(session: Session, splits: Splits) -> None:
@@ -160,27 +168,65 @@ def _arm(session: Session, splits: Splits, name: str, images: Tensor, targets: T
     }
     key = session.work("arm", decides).key
     file = session.folder / "arms" / f"{name.replace(' ', '_')}-{key[:8]}.json"
-    if file.exists():
-        return Arm.from_json(read_json(file))
-    with session.bar(settings.seeds, f"students: {name}", "net") as bar:
-        arm = evaluate_arm(
+    group = session.group
+    if not group.numbers([file.exists()] if group.leads else [])[0]:
+        arm = _measure(session, splits, name, images, targets, lr, recipe)
+        if group.leads:
+            write_json(file, arm.to_json())
+        group.wait()
+    return Arm.from_json(read_json(file))
+
+
+def _measure(
+    session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float, recipe: Recipe
+) -> Arm:
+    """Train and measure the students of one arm."""
+    settings, seed, positive = session.config.evaluate, session.config.seed, session.config.data.positive
+    numbers, val, test = range(settings.seeds), splits.val, splits.test
+    if session.group.size > 1:
+        on_val, on_test = _predictions(session, splits, name, images, targets, lr, recipe)
+        return arm_from_predictions(
+            name, len(images), lr, recipe, on_val, on_test, val, test, positive, numbers, seed, settings.resamples
+        )
+    with session.bar(len(numbers), f"students: {name}", "net") as bar:
+        return evaluate_arm(
             name,
             images,
             targets,
             lr,
             architecture_of(session, splits),
             recipe,
-            splits.val,
-            splits.test,
+            val,
+            test,
             positive,
-            range(settings.seeds),
-            session.config.seed,
+            numbers,
+            seed,
             session.device,
             settings.resamples,
             lambda done, total: bar.update(done - bar.n),
         )
-    write_json(file, arm.to_json())
-    return arm
+
+
+def _predictions(
+    session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float, recipe: Recipe
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Every student's probabilities (N, K) on the validation and the test films; processes take turns at the seeds."""
+    group, count = session.group, session.config.evaluate.seeds
+    for split in (splits.val, splits.test):
+        require_classes(split)
+    val, test = splits.val.pixels(), splits.test.pixels()
+    # a student of another process stays 0 here, so that the sum over the processes holds all of them
+    on_val, on_test = (torch.zeros(count, len(pixels), len(splits.test.classes)) for pixels in (val, test))
+    mine = range(group.rank, count, group.size)
+    with session.bar(len(mine), f"students: {name}", "net") as bar:
+        for number in mine:
+            generator = seeds.generator(session.config.seed, "student", number)
+            architecture = architecture_of(session, splits)
+            student = fit(images, targets, architecture, lr, recipe, generator, session.device)
+            on_val[number] = predict(student, val, session.device)
+            on_test[number] = predict(student, test, session.device)
+            bar.update()
+    return list(group.total(on_val)), list(group.total(on_test))
 
 
 def _digest(tensor: Tensor) -> str:

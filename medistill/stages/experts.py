@@ -2,7 +2,10 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from medistill.data.imageset import require_classes
 from medistill.errors import UserError
@@ -12,42 +15,58 @@ from medistill.nets import Architecture
 from medistill.stages.load import Splits, load
 from medistill.stages.session import Session, Work
 
+if TYPE_CHECKING:
+    from medistill.track import StageRun
+
 
 def experts(session: Session) -> None:
-    """`medistill experts`: train the experts that are not there yet."""
+    """`medistill experts`: train the experts that are not there yet, shared out among the processes."""
     splits = load(session)
     require_classes(splits.train)
     work, files = _work(session, splits)
-    missing = [index for index, file in enumerate(files) if not file.exists()]
+    group = session.group
+    absent = [index for index, file in enumerate(files) if not file.exists()] if group.leads else []
+    missing = group.numbers(absent)
     if not missing:
-        if not work.done:  # killed between the last file and the mark
+        if group.leads and not work.done:  # killed between the last file and the mark
             work.finish({"data": splits.train.digest}, [file.name for file in files])
         session.say(f"experts: {len(files)} trajectories are there already -> {work.folder}")
         return
     settings, train = session.config.experts, splits.train
-    images, labels = train.pixels().to(session.device), train.labels.to(session.device)
-    architecture = architecture_of(session, splits)
+    session.say(f"experts: {len(missing)} to train, {settings.epochs} epochs each")
     params = {"experts": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
-    with (
-        session.stage(work, params, {"data": train.digest}) as run,
-        session.bar(
-            len(files) * settings.epochs, "experts", "epoch", (len(files) - len(missing)) * settings.epochs
-        ) as bar,
-    ):
+    with session.stage(work, params, {"data": train.digest}) as run:
         if run:
             run.input(train.name, train.digest, "training", {"films": len(train), "per_class": train.counts})
-        for index in missing:
+        mine = missing[group.rank :: group.size]
+        losses = group.total(_train(session, splits, files, mine, run))
+        if run:
+            for index in sorted(set(missing) - set(mine)):
+                for epoch, loss in enumerate(losses[index].tolist(), start=1):
+                    run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
+    if group.leads:
+        work.finish({"data": train.digest}, [file.name for file in files])
+    session.say(f"experts: {len(missing)} trained, {len(files)} in all -> {work.folder}")
+
+
+def _train(session: Session, splits: Splits, files: list[Path], mine: list[int], run: "StageRun | None") -> Tensor:
+    """Train these experts, write a file each and return (experts, epochs) the losses, 0 for all the others."""
+    settings, train = session.config.experts, splits.train
+    images, labels = train.pixels().to(session.device), train.labels.to(session.device)
+    architecture = architecture_of(session, splits)
+    losses = torch.zeros(len(files), settings.epochs, dtype=torch.float64)
+    with session.bar(len(mine) * settings.epochs, "experts", "epoch") as bar:
+        for index in mine:
 
             def progress(epoch: int, loss: float, index: int = index) -> None:
-                bar.update()
-                bar.set_postfix_str(f"expert {index}, loss {loss:.3f}")
+                losses[index, epoch - 1] = loss
+                bar.update(note=f"expert {index}, loss {loss:.3f}")
                 if run:
                     run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
 
             rows = train_expert(images, labels, architecture, settings, session.config.seed, index, progress)
             save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
-    work.finish({"data": train.digest}, [file.name for file in files])
-    session.say(f"experts: {len(missing)} trained, {len(files)} in all -> {work.folder}")
+    return losses
 
 
 def experts_key(session: Session, splits: Splits) -> str:

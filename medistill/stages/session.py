@@ -3,23 +3,23 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
+from medistill import parallel
 from medistill.config import Config
 from medistill.errors import UserError
 from medistill.files import digest_of, read_json, sha256, write_json
 from medistill.nets import Architecture
 from medistill.release.bundle import redact
+from medistill.stages.progress import Progress
 
 if TYPE_CHECKING:
     from medistill.track import StageRun, Tracker
@@ -71,19 +71,28 @@ class Work:
 
 @dataclass
 class Session:
-    """One run on one machine.
+    """One run, in this process or shared with others.
 
     Attributes:
         config: all settings.
-        say: where a line for the user goes.
+        say: where a line for the user goes; of several processes the first alone speaks.
+        group: the processes of the run.
     """
 
     config: Config
     say: Callable[[str], None] = field(default=lambda line: print(line, flush=True))
+    group: parallel.Group = field(default_factory=parallel.join)
 
     def __post_init__(self) -> None:
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
+        threads = self.config.threads
+        if self.group.size > 1:
+            threads = threads or max(1, _cores() // self.group.local_size)
+            if not self.group.leads:
+                self.say = lambda line: None
+            self.say(f"{self.group.size} processes, {threads} thread{'s' * (threads > 1)} each")
+            self._require_one_kind_of_device()
+        if threads:
+            torch.set_num_threads(threads)
 
     @property
     def folder(self) -> Path:
@@ -98,7 +107,41 @@ class Session:
             raise UserError("device is cuda, but torch finds no GPU here; set device to cpu or auto")
         if wanted == "auto":
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(wanted)
+        if wanted == "cpu" or self.group.size == 1:
+            return torch.device(wanted)
+        if self.group.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{self.group.local_size} processes were started on a machine with {torch.cuda.device_count()} GPU; "
+                "start at most one a GPU (--nproc-per-node), or set device to cpu"
+            )
+        torch.cuda.set_device(self.group.local_rank)
+        return torch.device("cuda", self.group.local_rank)
+
+    def compiles(self, earned: bool) -> bool:
+        """Whether to compile kernels, given whether the work is long enough to earn it back."""
+        return {"auto": earned, "always": True, "never": False}[self.config.compile]
+
+    @cached_property
+    def solo(self) -> "Session":
+        """The same run for what this process does alone."""
+        return self if self.group.size == 1 else replace(self, group=parallel.Group())
+
+    def lead(self, do: Callable[["Session"], object]) -> None:
+        """Let the first process alone do something; the others wait until it is done."""
+        if self.group.leads:
+            do(self.solo)
+        self.group.wait()
+
+    def done(self, work: Work) -> bool:
+        """Whether the first process finds a stage's work done: all must go the same way."""
+        return bool(self.group.numbers([work.done] if self.group.leads else [])[0])
+
+    def require_shared(self, work: Work) -> None:
+        """Raise a UserError when this process does not see what the first one wrote."""
+        if not work.done:
+            raise UserError(
+                f"run: {work.folder} is not visible to every process of this run; name a folder that all machines share"
+            )
 
     def architecture(self, channels: int, classes: int) -> Architecture:
         """The configured network for images of so many channels and classes."""
@@ -112,13 +155,16 @@ class Session:
 
     @contextmanager
     def stage(self, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]) -> Iterator["StageRun | None"]:
-        """Run a stage: its MLflow record (None when tracking is off), and memory errors as a sentence."""
-        self.clean()
+        """Run a stage: its MLflow record (None when another process keeps it), and memory errors as a sentence."""
         record: AbstractContextManager[StageRun | None] = nullcontext()
+        if self.group.leads:
+            self.clean()
         if self.tracker is not None:
             key = digest_of([self.config.run, self.config.data.cohort, self.config.data.name])
             parent = self.tracker.parent(self.config.data.name, key[:16], {})
             record = self.tracker.stage(parent, work.stage, work.key, redact(dict(params)), tags)
+        # what the others are about to write must not be taken for what a killed process left
+        self.group.wait()
         with record as run, self._memory():
             if run:
                 run.text("config.yaml", yaml.safe_dump(redact(self.config.to_dict()), sort_keys=False))
@@ -133,15 +179,20 @@ class Session:
     @cached_property
     def tracker(self) -> "Tracker | None":
         """The MLflow store; it is opened before a stage works, so that an unreachable server costs nothing."""
-        if not self.config.track:
+        if not (self.config.track and self.group.leads):
             return None
         from medistill.track import open_tracker
 
         return open_tracker(self.config.data.name)
 
-    def bar(self, total: int, name: str, unit: str, start: int = 0) -> "tqdm[None]":
-        """A progress bar on a terminal, nothing in a log."""
-        return tqdm(total=total, initial=start, desc=name, unit=unit, disable=None, file=sys.stderr)
+    def bar(self, total: int, name: str, unit: str, start: int = 0) -> Progress:
+        """The progress of a stage, shown by the first process."""
+        return Progress(total, name, unit, start, self.say, self.group.leads)
+
+    def _require_one_kind_of_device(self) -> None:
+        gpus = int(self.group.total(torch.tensor(int(self.device.type == "cuda"))))
+        if gpus not in (0, self.group.size):
+            raise UserError(f"{gpus} of {self.group.size} processes have a GPU; set device to cpu or use like machines")
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
@@ -156,6 +207,11 @@ class Session:
                 f"{self.device}: out of memory; lower distill.batch, distill.ipc, experts.batch, evaluate.batch, "
                 "net.width or data.size, whichever this stage uses, and run the same command again"
             ) from error
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alive(pid: str) -> bool:

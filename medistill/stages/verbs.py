@@ -15,9 +15,15 @@ from medistill.stages.session import Session
 def run(session: Session) -> None:
     """`medistill run`: every stage in order, and where to look afterwards."""
     require_enough(session, load(session))
-    for stage in (experts, distill, evaluate, audit):
+    for stage in (experts, distill, evaluate):
         stage(session)
-    folder = release(session)
+    session.lead(_finish)
+
+
+def _finish(session: Session) -> None:
+    """What the first process does alone at the end of a run."""
+    audit(session)
+    folder = "nothing, for a set made on whitened data is not released" if session.config.data.zca else release(session)
     session.say("")
     session.say(f"To share:     {folder}")
     session.say(f"Report:       {report_of(session)}")
@@ -27,19 +33,26 @@ def run(session: Session) -> None:
         session.say(f"Every step:   {record}")
 
 
-def _verb(stage: Callable[[Session], object]) -> Callable[[Config], None]:
+def _shared(stage: Callable[[Session], object]) -> Callable[[Config], None]:
+    """A verb whose work all processes share."""
+
     def from_config(config: Config) -> None:
         stage(Session(config))
 
     return from_config
 
 
+def _led(stage: Callable[[Session], object]) -> Callable[[Config], None]:
+    """A verb that is the first process's work; the others wait."""
+    return _shared(lambda session: session.lead(stage))
+
+
 VERBS: dict[str, Callable[[Config], None]] = {
-    "check": _verb(check),
-    "experts": _verb(experts),
-    "distill": _verb(distill),
-    "evaluate": _verb(evaluate),
-    "audit": _verb(audit),
-    "release": _verb(release),
-    "run": _verb(run),
+    "check": _led(check),
+    "experts": _shared(experts),
+    "distill": _shared(distill),
+    "evaluate": _shared(evaluate),
+    "audit": _led(audit),
+    "release": _led(release),
+    "run": _shared(run),
 }

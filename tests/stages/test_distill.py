@@ -1,0 +1,77 @@
+"""Checkpoints: every few minutes, and at once when the run is stopped."""
+
+import pytest
+from safetensors.torch import load_file
+
+from medistill.cli import configure
+from medistill.distill import iadd
+from medistill.distill.state import State
+from medistill.stages.distill import distill
+from medistill.stages.experts import experts
+from medistill.stages.session import Session
+
+OPTIONS = ("--track", "false", "--distill.iterations", "12")
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    """A run whose experts are trained."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    experts(session(tiny, folder))
+    return folder
+
+
+def session(tiny, folder, *more):
+    return Session(configure("run", tiny.options(folder, *OPTIONS, *more)), lambda line: None)
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The iterations at which a checkpoint was written."""
+    saved, save = [], State.save
+
+    def counted(state, path, key):
+        saved.append(state.iteration)
+        save(state, path, key)
+
+    monkeypatch.setattr(State, "save", counted)
+    return saved
+
+
+@pytest.mark.parametrize(("minutes", "seed", "written"), [("0", "1", [*range(1, 13), 12]), ("60", "2", [12])])
+def test_minutes_decide_how_often(tiny, folder, saved, minutes, seed, written):
+    distill(session(tiny, folder, "--distill.checkpoint_minutes", minutes, "--distill.seed", seed))
+    assert saved == written
+
+
+def test_stopped_in_the_middle_of_a_step_the_last_whole_iteration_is_kept(tiny, folder, saved, monkeypatch):
+    """The step on the pixels is taken when the signal comes, that on W is not: such a state must not be saved."""
+    descend, calls = iadd.importance.descend, []
+
+    def stopped(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return descend(*arguments, **named)
+
+    whole = session(tiny, folder, "--distill.seed", "3", "--distill.checkpoint_minutes", "60")
+    monkeypatch.setattr(iadd.importance, "descend", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        distill(whole)
+    assert saved == [6]
+    checkpoint = next(path for path in folder.glob("distill-*/checkpoint.safetensors") if not done(path))
+    calls.extend([1] * 10)
+    # the minutes between checkpoints decide nothing: the same work goes on
+    distill(session(tiny, folder, "--distill.seed", "3", "--distill.checkpoint_minutes", "0"))
+    assert saved == [6, *range(7, 13), 12]
+    resumed = load_file(checkpoint)
+    monkeypatch.setattr(iadd.importance, "descend", descend)
+    checkpoint.unlink()
+    (checkpoint.parent / "done.json").unlink()
+    distill(whole)
+    again = load_file(checkpoint)
+    assert all((again[name] == resumed[name]).all() for name in again)
+
+
+def done(path):
+    return (path.parent / "done.json").exists()

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint covid19 clean
+.PHONY: help demo test lint covid19 bench clean
 
 help:  ## list what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ lint: $(VENV)/installed  ## install, then ruff and mypy
 
 covid19: $(VENV)/installed  ## the results table on real films (MEDISTILL_DATA names their folder; about two hours)
 	$(BIN)/python pipelines/covid19.py
+
+bench: $(VENV)/installed  ## speed and memory beside the field's own loop, on this machine (about 15 minutes, quiet machine)
+	$(BIN)/python pipelines/bench_engine.py
 
 clean:  ## delete the environment and caches, never a run
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -7,7 +7,7 @@ does not grow with the batch, and one shape is compiled once.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ from medistill.nets import Flat
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}
+PIECE_BYTES = {"cpu": 13 * 2**20, "cuda": 2**30}
 """Size of the widest activation of a piece: some caches on a CPU, a fraction of a GPU's memory."""
 
-COST = 11
-"""Operations of a slope (3) and an adjoint (8), in forward passes."""
+SLOPE_COST, ADJOINT_COST = 3, 8
+"""Operations, in forward passes."""
 
 EARNS_COMPILING = 1.5e13
 """Floating-point operations of a run from which compiling (half a minute) is earned back on a CPU."""
@@ -42,27 +42,45 @@ class Kernels:
         net: the network as a pure function.
         piece: images worked at once, so that `batch` images make equal pieces; 0 for a whole batch of any size.
         compiled: whether torch.compile is used; turns False when there is no compiler.
+
+    Args:
+        batch: images of a batch.
+        networks: how many `descents` works at once; they share the memory of a piece.
     """
 
-    def __init__(self, net: Flat, device: torch.device, batch: int, compiled: bool = False):
+    def __init__(self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1):
         self.net = net
         self.device = device
         self.compiled = compiled
-        most = max(1, PIECE_BYTES[device.type] // net.widest)
+        most = max(1, PIECE_BYTES[device.type] // (net.widest * networks))
         self.piece = math.ceil(batch / math.ceil(batch / most)) if net.per_instance else 0
         self._ready: dict[Any, Callable[..., Any]] = {}
 
     def slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """d loss / d theta (P,) for images x (B, C, H, W) and label probabilities y (B, K)."""
-        parts = [self._call(self._slope, theta, *part) for part in self._pieces(x, y)]
-        return torch.stack(parts).sum(0)
+        return _total([self._call(self._slope, theta, *part) for part in self._pieces(x, y)])
 
-    def adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """<slope, v> and its derivatives in theta (P,), x (B, C, H, W) and y (B, K), for a constant v (P,)."""
+    def adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The derivatives of <slope, v> in theta (P,), x (B, C, H, W) and y (B, K), for a constant v (P,)."""
         parts = [self._call(self._adjoint, theta, *part, v) for part in self._pieces(x, y)]
-        inner, d_theta, dx, dy = (torch.stack(column) for column in zip(*parts, strict=True))
-        size = len(x)
-        return inner.sum(0), d_theta.sum(0), dx.flatten(0, 1)[:size], dy.flatten(0, 1)[:size] / size
+        d_theta, dx, dy = zip(*parts, strict=True)
+        return _total(d_theta), torch.cat(dx)[: len(x)], torch.cat(dy)[: len(x)] / len(x)
+
+    def descent(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As `slope`, and the loss (a scalar); for training, where no further derivative is taken."""
+        parts = [self._call(self._slope_and_loss, theta, *part) for part in self._pieces(x, y)]
+        slopes, losses = zip(*parts, strict=True)
+        return _total(slopes), _total(losses)
+
+    def descents(self, thetas: Tensor, x: Sequence[Tensor], y: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `descent` for several networks at once, thetas (N, P), each on its own batch: (N, P) and losses (N,)."""
+        pieces = [self._pieces(*batch) for batch in zip(x, y, strict=True)]
+        parts = [
+            self._call(self._slopes_and_losses, thetas, *(torch.stack(column) for column in zip(*cut, strict=True)))
+            for cut in zip(*pieces, strict=True)
+        ]
+        slopes, losses = zip(*parts, strict=True)
+        return _total(slopes), _total(losses)
 
     def _loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return soft_cross_entropy(self.net(theta, x), y)
@@ -70,12 +88,21 @@ class Kernels:
     def _slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return torch.func.grad(self._loss)(theta, x, y)
 
-    def _adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _slope_and_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_slope`, by autograd: `torch.func.grad` keeps itself differentiable, which costs a tenth or more."""
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            loss = self._loss(theta, x, y)
+            return torch.autograd.grad(loss, theta)[0], loss.detach()
+
+    def _slopes_and_losses(self, thetas: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.func.vmap(torch.func.grad_and_value(self._loss))(thetas, x, y)
+
+    def _adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         def along(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return self._slope(theta, x, y) @ v
 
-        derivatives, inner = torch.func.grad_and_value(along, argnums=(0, 1, 2))(theta, x, y)
-        return inner, *derivatives
+        return torch.func.grad(along, argnums=(0, 1, 2))(theta, x, y)
 
     def _pieces(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of one size; the last is filled up with images of label weight 0, which add nothing."""
@@ -114,9 +141,16 @@ class Kernels:
             self.compiled = False
 
 
-def earns_compiling(net: Flat, images: float) -> bool:
-    """Whether a run that computes so many adjoints of an image is long enough to earn compiling back.
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the pieces' contributions."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
+
+
+def earns_compiling(net: Flat, images: float, cost: int = SLOPE_COST + ADJOINT_COST) -> bool:
+    """Whether a run that computes so many slopes and adjoints of an image is long enough to earn compiling back.
+
+    `cost` is what an image costs, in forward passes.
 
     A rule on the run's arithmetic and not on the clock, so that a run decides the same when it is repeated.
     """
-    return images * COST * net.flops >= EARNS_COMPILING
+    return images * cost * net.flops >= EARNS_COMPILING

@@ -31,7 +31,7 @@ def autograd(net, theta, x, y, v):
     loss = F.cross_entropy(net(theta, x), y)
     (slope,) = torch.autograd.grad(loss, theta, create_graph=True)
     inner = slope @ v
-    return slope.detach(), inner.detach(), *torch.autograd.grad(inner, (theta, x, y))
+    return slope.detach(), *torch.autograd.grad(inner, (theta, x, y))
 
 
 def ours(kernels, theta, x, y, v):
@@ -95,7 +95,7 @@ def test_compiled_kernels_are_as_right_as_eager_ones():
     kernels = Kernels(net, CPU, batch=6, compiled=True)
     compiled = ours(kernels, *arguments)
     assert kernels.compiled
-    assert ours(kernels, *arguments)[3].equal(compiled[3])
+    assert ours(kernels, *arguments)[2].equal(compiled[2])
     reference = autograd(copy.deepcopy(net).to(CPU, torch.float64), *(a.double() for a in arguments))
     for mine, exact in zip(compiled, reference, strict=True):
         assert relative(mine.double(), exact) < 2e-5

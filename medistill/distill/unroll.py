@@ -98,10 +98,11 @@ def matching_gradient(
     distance = (start - target).square().sum()
     v = 2 * weight.square() * residual / distance
     d_images, d_labels, d_alpha = torch.zeros_like(images), torch.zeros_like(labels), torch.zeros_like(alpha)
-    for theta, step, index in zip(reversed(thetas[:-1].unbind()), reversed(steps), reversed(batches), strict=True):
+    for j in reversed(range(len(steps))):
+        theta, step, index = thetas[j], steps[j], batches[j]
         seen, pull, *_ = torch.func.vjp(partial(augment.apply, drawn=step.drawn), images[index])
-        inner, d_theta, d_seen, dy = kernels.adjoint(theta, seen, labels[index], v)
-        d_alpha -= inner
+        d_theta, d_seen, dy = kernels.adjoint(theta, seen, labels[index], v)
+        d_alpha += v @ (thetas[j + 1] - theta) / alpha  # -<v, g_j>, without computing g_j once more
         d_images.index_add_(0, index, pull(-alpha * d_seen)[0])
         d_labels.index_add_(0, index, -alpha * dy)
         v = v - alpha * d_theta

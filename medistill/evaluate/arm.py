@@ -11,7 +11,7 @@ from torch import Tensor
 from medistill.data.imageset import ImageSet, require_classes
 from medistill.errors import UserError
 from medistill.evaluate import metrics
-from medistill.evaluate.student import Recipe, fit, predict
+from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.nets import Architecture
 from medistill.seeds import generator
 
@@ -99,23 +99,24 @@ def evaluate_arm(
     base_seed: int,
     device: torch.device,
     resamples: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+    compiled: bool | None = None,
 ) -> Arm:
     """Train one student a seed on normalised images (N, C, H, W), targets (N, K) or (N,), and measure it.
 
     Arms with the same base seed share each seed's initial network, so their differences are paired.
-    `progress` is told (students done, students in all). Raises UserError for a class without a film in `val`
-    or `test`, an unknown positive class, or a loss that diverges.
+    `progress` and `compiled` are those of `fit_all`. Raises UserError for a class without a film in `val` or
+    `test`, an unknown positive class, or a loss that diverges.
     """
     _check(val, test, positive)
     val_pixels, test_pixels = val.pixels(), test.pixels()
-    on_val, on_test = [], []
-    for done, seed in enumerate(seeds, start=1):
-        student = fit(images, targets, architecture, lr, recipe, generator(base_seed, "student", seed), device)
-        on_val.append(predict(student, val_pixels, device))
-        on_test.append(predict(student, test_pixels, device))
-        if progress:
-            progress(done, len(seeds))
+    generators = [generator(base_seed, "student", seed) for seed in seeds]
+    students = fit_all(images, targets, architecture, lr, recipe, generators, device, progress, compiled)
+    predicted = {
+        number: (predict(student, val_pixels, device), predict(student, test_pixels, device))
+        for number, student in students
+    }
+    on_val, on_test = zip(*(predicted[number] for number in range(len(seeds))), strict=True)
     return arm_from_predictions(
         name, len(images), lr, recipe, on_val, on_test, val, test, positive, seeds, base_seed, resamples
     )

@@ -1,15 +1,15 @@
 """A student: a fresh network trained on a set of images, distilled or real, by one fixed recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medistill import augment
+from medistill import augment, sgd
 from medistill.errors import UserError
-from medistill.nets import Architecture
+from medistill.nets import Architecture, Flat, flatten
 
 # Reading a value makes a GPU wait, so a diverged student is noticed within this many steps.
 CHECK_EVERY = 100
@@ -49,28 +49,73 @@ def fit(
     generator: torch.Generator,
     device: torch.device,
 ) -> nn.Module:
-    """Train a fresh network on images (N, C, H, W), normalised, and return it in evaluation mode.
+    """One student of `fit_all`, in evaluation mode."""
+    ((_, module),) = fit_all(images, targets, architecture, lr, recipe, [generator], device)
+    return module
 
-    `targets` are probabilities (N, K) float or classes (N,) int64. All random numbers (initialisation,
-    order, augmentation) come from the CPU generator. Raises UserError when training diverges.
+
+def fit_all(
+    images: Tensor,
+    targets: Tensor,
+    architecture: Architecture,
+    lr: float,
+    recipe: Recipe,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+    progress: Callable[[int], None] = lambda steps: None,
+    compiled: bool | None = None,
+    of: int = 0,
+) -> Iterator[tuple[int, nn.Module]]:
+    """Train a fresh network a generator; yields its number and it, in evaluation mode, as one is done.
+
+    A student's random numbers (initialisation, order, augmentation) come from its CPU generator alone, so it
+    does not depend on the others, to rounding.
+
+    Args:
+        images: (N, C, H, W), normalised.
+        targets: probabilities (N, K) float or classes (N,) int64.
+        architecture: the network.
+        lr: the learning rate of the first half.
+        recipe: how to train.
+        generators: one a student.
+        device: where to train.
+        progress: told of so many more steps, of whichever student.
+        compiled: whether to use torch.compile; None: where it pays.
+        of: networks of the whole run, when other processes train the rest.
+
+    Raises:
+        UserError: when training diverges.
     """
-    module = architecture.build(generator).to(device).train()
-    images, targets = images.to(device), targets.to(device)
-    optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [(recipe.steps + 1) // 2])
+    images = images.to(device)
+    targets = sgd.probabilities(targets.to(device), architecture.classes, images)
+    modules = [architecture.build(generator).to(images) for generator in generators]
+    courses = [_course(images, targets, lr, recipe, generator) for generator in generators]
+    batch = min(recipe.batch, len(images))
+    net = Flat(architecture).to(device, images.dtype)
+    starts = [flatten(module) for module in modules]
+    task = sgd.Task(net, starts, courses, batch, recipe.momentum, recipe.weight_decay, of=of)
+    done = [0] * len(modules)
+    with closing(sgd.train(task, recipe.steps * batch, compiled)) as reports:
+        for report in reports:
+            before, done[report.number] = done[report.number], min(done[report.number] + CHECK_EVERY, recipe.steps)
+            _check_finite(report.theta, done[report.number], lr)
+            progress(done[report.number] - before)
+            if done[report.number] == recipe.steps:
+                nn.utils.vector_to_parameters(report.theta, modules[report.number].parameters())
+                yield report.number, modules[report.number].eval()
+
+
+def _course(
+    images: Tensor, targets: Tensor, lr: float, recipe: Recipe, generator: torch.Generator
+) -> Iterator[sgd.Lesson]:
+    """The steps of one student, with a report every so often and after the last."""
     batches = _batches(len(images), recipe.batch, generator)
     for step in range(1, recipe.steps + 1):
-        index = next(batches).to(device)
+        index = next(batches).to(images.device)
         drawn = augment.draw(recipe.augment, len(index), generator)
         x = augment.apply(images[index], drawn)  # (B, C, H, W)
-        loss = F.cross_entropy(module(x), targets[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % CHECK_EVERY == 0 or step == recipe.steps:
-            _check_finite(module, step, lr)
-    return module.eval()
+        rate = lr if step <= (recipe.steps + 1) // 2 else lr * 0.1
+        yield sgd.Lesson(x, targets[index], rate, report=step % CHECK_EVERY == 0 or step == recipe.steps)
 
 
 def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -82,9 +127,9 @@ def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Ten
             yield from torch.randperm(count, generator=generator).split(batch)
 
 
-def _check_finite(module: nn.Module, step: int, lr: float) -> None:
-    """Raise a UserError for a student that diverged: a loss that is not finite makes its parameters so."""
-    if not all(p.isfinite().all() for p in module.parameters()):
+def _check_finite(theta: Tensor, step: int, lr: float) -> None:
+    """Raise a UserError for a student that diverged: a loss that is not finite makes its parameters (P,) so."""
+    if not theta.isfinite().all():
         raise UserError(
             f"evaluation: a student diverged within {step} steps at learning rate {lr:g}; lower the learning rate"
         )

@@ -1,60 +1,72 @@
 """Training experts: plain SGD with differentiable augmentation, parameters kept after every epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medistill import augment, seeds
+from medistill import augment, seeds, sgd
 from medistill.config import Experts
 from medistill.errors import UserError
-from medistill.nets import Architecture, flatten
+from medistill.nets import Architecture, Flat, flatten
 
 
-def train_expert(
+def train_experts(
     images: Tensor,
     labels: Tensor,
     architecture: Architecture,
     settings: Experts,
     seed: int,
-    index: int,
-    progress: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> Tensor:
-    """Train expert number `index` and return its trajectory (T+1, P) on the CPU.
+    indices: Sequence[int],
+    progress: Callable[[int, int, float], None] = lambda index, epoch, loss: None,
+    compiled: bool | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Train the experts of these numbers; yields a number and its trajectory (T+1, P) on the CPU as one is done.
 
     MTT, section 3.1 (Cazenavette et al. 2022): SGD on cross entropy, the data set one tensor on the
     device. Initialisation, order and augmentation depend on the seed and the index alone, so experts can
-    be trained in any order or number. A short last batch is used, not dropped.
+    be trained in any order or number, to rounding. A short last batch is used, not dropped.
 
     Args:
         images: (N, C, H, W), normalised, on the device that trains.
-        labels: (N,) int64, likewise.
+        labels: classes (N,) int64 or probabilities (N, K), likewise.
         architecture: the network.
         settings: epochs, step size, batch, augmentation.
         seed: base seed.
-        index: number of the expert.
-        progress: called after every epoch with the epoch and its mean loss.
+        indices: numbers of the experts.
+        progress: called after every epoch of an expert with its index, the epoch and its mean loss.
+        compiled: whether to use torch.compile; None: where it pays.
 
     Raises:
-        UserError: when the loss is no longer finite.
+        UserError: when the loss of an expert is no longer finite.
     """
-    generator = seeds.generator(seed, "expert", index)
-    module = architecture.build(generator).to(images.device)
-    optimizer = torch.optim.SGD(module.parameters(), lr=settings.lr, momentum=settings.momentum)
-    rows = [flatten(module).cpu()]
-    for epoch in range(1, settings.epochs + 1):
-        total = 0.0
-        for index_batch in torch.randperm(len(labels), generator=generator).split(settings.batch):
-            drawn = augment.draw(settings.augment, len(index_batch), generator)
-            picked = index_batch.to(images.device)
-            loss = F.cross_entropy(module(augment.apply(images[picked], drawn)), labels[picked])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(picked)
-        if not total < float("inf"):
-            raise UserError(f"experts: the loss of expert {index} is not finite in epoch {epoch}; lower experts.lr")
-        rows.append(flatten(module).cpu())
-        progress(epoch, total / len(labels))
-    return torch.stack(rows)
+    net = Flat(architecture).to(images.device, images.dtype)
+    targets = sgd.probabilities(labels, architecture.classes, images)
+    generators = [seeds.generator(seed, "expert", index) for index in indices]
+    starts = [flatten(architecture.build(generator)).to(images) for generator in generators]
+    courses = [_course(images, targets, settings, generator) for generator in generators]
+    task = sgd.Task(net, starts, courses, min(settings.batch, len(images)), settings.momentum, of=settings.count)
+    trajectories = [[start.cpu()] for start in starts]
+    with closing(sgd.train(task, settings.epochs * len(images), compiled)) as reports:
+        for report in reports:
+            rows, index = trajectories[report.number], indices[report.number]
+            epoch = len(rows)
+            if not report.loss < float("inf"):
+                raise UserError(f"experts: the loss of expert {index} is not finite in epoch {epoch}; lower experts.lr")
+            rows.append(report.theta.cpu())
+            progress(index, epoch, report.loss)
+            if epoch == settings.epochs:
+                yield index, torch.stack(rows)
+                rows.clear()
+
+
+def _course(images: Tensor, targets: Tensor, settings: Experts, generator: torch.Generator) -> Iterator[sgd.Lesson]:
+    """The steps of one expert, with a report after every epoch."""
+    for _ in range(settings.epochs):
+        batches = torch.randperm(len(images), generator=generator).split(settings.batch)
+        for number, index in enumerate(batches, start=1):
+            drawn = augment.draw(settings.augment, len(index), generator)
+            picked = index.to(images.device)
+            x = augment.apply(images[picked], drawn)
+            yield sgd.Lesson(x, targets[picked], settings.lr, report=number == len(batches))

@@ -15,7 +15,7 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.evaluate.arm import Arm, arm_from_predictions, evaluate_arm
 from medistill.evaluate.baselines import random_subset
-from medistill.evaluate.student import Recipe, fit, predict
+from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.files import read_json, write_json
 from medistill.report.plots import confusion_figure, report_picture, roc_figure
 from medistill.stages.distill import distilled
@@ -188,7 +188,7 @@ def _measure(
         return arm_from_predictions(
             name, len(images), lr, recipe, on_val, on_test, val, test, positive, numbers, seed, settings.resamples
         )
-    with session.bar(len(numbers), f"students: {name}", "net") as bar:
+    with session.bar(len(numbers) * recipe.steps, f"students: {name}", "step") as bar:
         return evaluate_arm(
             name,
             images,
@@ -203,7 +203,8 @@ def _measure(
             seed,
             session.device,
             settings.resamples,
-            lambda done, total: bar.update(done - bar.n),
+            bar.update,
+            session.compiled,
         )
 
 
@@ -218,14 +219,14 @@ def _predictions(
     # a student of another process stays 0 here, so that the sum over the processes holds all of them
     on_val, on_test = (torch.zeros(count, len(pixels), len(splits.test.classes)) for pixels in (val, test))
     mine = range(group.rank, count, group.size)
-    with session.bar(len(mine), f"students: {name}", "net") as bar:
-        for number in mine:
-            generator = seeds.generator(session.config.seed, "student", number)
-            architecture = architecture_of(session, splits)
-            student = fit(images, targets, architecture, lr, recipe, generator, session.device)
-            on_val[number] = predict(student, val, session.device)
-            on_test[number] = predict(student, test, session.device)
-            bar.update()
+    generators = [seeds.generator(session.config.seed, "student", number) for number in mine]
+    architecture, device = architecture_of(session, splits), session.device
+    with session.bar(len(mine) * recipe.steps, f"students: {name}", "step") as bar:
+        for place, student in fit_all(
+            images, targets, architecture, lr, recipe, generators, device, bar.update, session.compiled, count
+        ):
+            on_val[mine[place]] = predict(student, val, device)
+            on_test[mine[place]] = predict(student, test, device)
     return list(group.total(on_val)), list(group.total(on_test))
 
 

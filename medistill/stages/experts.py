@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medistill.data.imageset import require_classes
 from medistill.errors import UserError
-from medistill.experts.train import train_expert
+from medistill.experts.train import train_experts
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.nets import Architecture
 from medistill.stages.load import Splits, load
@@ -56,15 +56,16 @@ def _train(session: Session, splits: Splits, files: list[Path], mine: list[int],
     architecture = architecture_of(session, splits)
     losses = torch.zeros(len(files), settings.epochs, dtype=torch.float64)
     with session.bar(len(mine) * settings.epochs, "experts", "epoch") as bar:
-        for index in mine:
 
-            def progress(epoch: int, loss: float, index: int = index) -> None:
-                losses[index, epoch - 1] = loss
-                bar.update(note=f"expert {index}, loss {loss:.3f}")
-                if run:
-                    run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
+        def progress(index: int, epoch: int, loss: float) -> None:
+            losses[index, epoch - 1] = loss
+            bar.update(note=f"expert {index}, loss {loss:.3f}")
+            if run:
+                run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
 
-            rows = train_expert(images, labels, architecture, settings, session.config.seed, index, progress)
+        for index, rows in train_experts(
+            images, labels, architecture, settings, session.config.seed, mine, progress, session.compiled
+        ):
             save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
     return losses
 

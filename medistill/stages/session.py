@@ -117,9 +117,14 @@ class Session:
         torch.cuda.set_device(self.group.local_rank)
         return torch.device("cuda", self.group.local_rank)
 
+    @property
+    def compiled(self) -> bool | None:
+        """Whether kernels are compiled, as configured; None: where it pays."""
+        return {"auto": None, "always": True, "never": False}[self.config.compile]
+
     def compiles(self, earned: bool) -> bool:
         """Whether to compile kernels, given whether the work is long enough to earn it back."""
-        return {"auto": earned, "always": True, "never": False}[self.config.compile]
+        return earned if self.compiled is None else self.compiled
 
     @cached_property
     def solo(self) -> "Session":

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from medistill import augment
 from medistill.errors import UserError
-from medistill.evaluate.student import Recipe, fit, predict
+from medistill.evaluate.student import Recipe, fit, fit_all, predict
 from medistill.nets import Architecture, flatten
 
 CPU = torch.device("cpu")
@@ -67,6 +67,41 @@ def test_fit_follows_sgd_written_by_hand(steps):
                 v.mul_(0.7).add_(g + 0.02 * p)
                 p.sub_(rate * v)
     torch.testing.assert_close(flatten(student), flatten(module), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+def test_several_students_equal_torch_sgd_with_equal_draws(threads, dtype, within):
+    torch.set_num_threads(threads)
+    images, labels = films(10)
+    images = images.to(dtype)
+    recipe = Recipe(steps=20, batch=4, momentum=0.9, weight_decay=5e-3)
+    steps = []
+    students = dict(fit_all(images, labels, NET, 0.05, recipe, [gen(s) for s in (5, 6, 7)], CPU, steps.append))
+    assert sorted(students) == [0, 1, 2] and steps == [20, 20, 20]
+    for number, student in students.items():
+        replay = gen(5 + number)
+        module = NET.build(replay).to(dtype)
+        optimizer = torch.optim.SGD(module.parameters(), 0.05, momentum=0.9, weight_decay=5e-3)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [10])
+        queue = []
+        for _ in range(20):
+            queue = queue or list(torch.randperm(10, generator=replay).split(4))
+            index = queue.pop(0)
+            x = augment.apply(images[index], augment.draw(augment.OPERATIONS, len(index), replay))
+            optimizer.zero_grad()
+            F.cross_entropy(module(x), labels[index]).backward()
+            optimizer.step()
+            schedule.step()
+        expected = flatten(module)
+        assert not student.training and (flatten(student) - expected).norm() < within * expected.norm()
+
+
+def test_progress_counts_the_steps_of_all_students():
+    told = []
+    recipe = Recipe(steps=250, batch=4, augment=())
+    assert len(dict(fit_all(*films(4), NET, 0.01, recipe, [gen(0), gen(1)], CPU, told.append))) == 2
+    assert told == [100, 100, 50] * 2
 
 
 def test_soft_targets_of_certainty_equal_classes():

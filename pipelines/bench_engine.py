@@ -1,0 +1,348 @@
+"""How fast and how hungry is the engine beside the field's own loop?
+
+The reference is trajectory matching as the papers' code writes it: autograd through the whole unroll with
+`create_graph`, experts from a DataLoader, one student after another. Speeds are interleaved in one process
+(median of repeats), memory is that of a fresh process each: the peak less what data and model took. Images are
+noise: nothing here depends on their content.
+
+    python pipelines/bench_engine.py                     every cell, then docs/results/bench_engine_<device>.json
+    python pipelines/bench_engine.py --cells 1           a cell or some; writes no file
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from medistill import augment, seeds
+from medistill.config import Distill, Experts
+from medistill.distill.iadd import rehearse
+from medistill.distill.state import State
+from medistill.distill.unroll import draw_steps, matching_gradient
+from medistill.evaluate.student import Recipe, fit_all
+from medistill.experts.train import train_experts
+from medistill.files import write_json
+from medistill.kernels import Kernels
+from medistill.nets import Architecture, Flat, flatten
+from medistill.resources import watch
+
+CIFAR = Architecture("convnet", 3, 10, 32, 128, 3)
+FILM = Architecture("convnet", 1, 4, 112, 128, 5)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A distillation: network, images M, inner steps J, images an inner step (0: all), step size.
+
+    `fits` tells whether J graphs of the reference fit into the memory of a machine.
+    """
+
+    architecture: Architecture
+    images: int
+    inner_steps: int
+    batch: int
+    alpha: float
+    fits: bool = True
+
+
+CELLS = {
+    "CIFAR-10 ipc 1": Cell(CIFAR, 10, 50, 0, 0.01),
+    "CIFAR-10 ipc 10": Cell(CIFAR, 100, 30, 0, 0.001),
+    "CIFAR-10 ipc 50, minibatch 100": Cell(CIFAR, 500, 30, 100, 0.001),
+    "COVID 112 px ipc 10": Cell(FILM, 40, 40, 0, 0.001, fits=False),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What both sides are given: everything on one device."""
+
+    cell: Cell
+    device: torch.device
+    net: Flat
+    start: torch.Tensor
+    target: torch.Tensor
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def make(cls, cell: Cell, device: torch.device, dtype: torch.dtype = torch.float32) -> "Problem":
+        a, g = cell.architecture, seeds.generator(0, "bench")
+        start = flatten(a.build(g)).to(device, dtype)
+        target = start + 0.01 * torch.randn(start.shape, generator=g).to(device, dtype)
+        images = torch.randn(cell.images, a.channels, a.size, a.size, generator=g).to(device, dtype)
+        labels = torch.eye(a.classes, device=device, dtype=dtype)[torch.arange(cell.images) % a.classes]
+        return cls(cell, device, Flat(a).to(device, dtype), start, target, images, labels)
+
+    def kernels(self, compiled: bool = True) -> Kernels:
+        return Kernels(self.net, self.device, self.cell.batch or self.cell.images, compiled)
+
+    def steps(self, count: int):
+        return draw_steps(
+            self.cell.images, self.cell.batch, count, augment.OPERATIONS, seeds.generator(0, "bench steps")
+        )
+
+    def alpha(self) -> torch.Tensor:
+        return torch.tensor(self.cell.alpha, device=self.device, dtype=self.start.dtype)
+
+
+def reference_step(p: Problem, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One iteration of MTT: every inner step's graph is kept, then one backward pass through all of them."""
+    images, alpha = p.images.clone().requires_grad_(), p.alpha().requires_grad_()
+    student = [p.start.clone().requires_grad_()]
+    for step in p.steps(inner_steps):
+        index = step.index.to(p.device)
+        x = augment.apply(images[index], step.drawn)
+        loss = F.cross_entropy(p.net(student[-1], x), p.labels[index])
+        (grad,) = torch.autograd.grad(loss, student[-1], create_graph=True)
+        student.append(student[-1] - alpha * grad)
+    matched = F.mse_loss(student[-1], p.target, reduction="sum") / F.mse_loss(p.start, p.target, reduction="sum")
+    matched.backward()
+    return images.grad, alpha.grad
+
+
+def our_step(p: Problem, kernels: Kernels, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by the sweep."""
+    ones, steps = torch.ones_like(p.start), p.steps(inner_steps)
+    m = matching_gradient(kernels, p.start, p.target, p.images, p.labels, p.alpha(), ones, steps)
+    return m.images, m.alpha
+
+
+def tesla_step(p: Problem, kernels: Kernels, inner_steps: int) -> torch.Tensor:
+    """TESLA's pixel gradient: each inner gradient depends on its own images, later ones not on earlier pixels."""
+    alpha, theta, thetas, steps = p.alpha(), p.start, [], p.steps(inner_steps)
+    for step in steps:
+        thetas.append(theta)
+        index = step.index.to(p.device)
+        theta = theta - alpha * kernels.slope(theta, augment.apply(p.images[index], step.drawn), p.labels[index])
+    v = 2 * (theta - p.target) / (p.start - p.target).square().sum()
+    out = torch.zeros_like(p.images)
+    for theta, step in zip(thetas, steps, strict=True):
+        index = step.index.to(p.device)
+        seen, pull = torch.func.vjp(partial(augment.apply, drawn=step.drawn), p.images[index])
+        out.index_add_(0, index, pull(-alpha * kernels.adjoint(theta, seen, p.labels[index], v)[1])[0])
+    return out
+
+
+def interleaved(*calls, device: torch.device, repeats: int) -> list[float]:
+    """Median seconds of each call, taking turns after one call each to warm up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for _ in range(repeats):
+        for call, taken in zip(calls, times, strict=True):
+            started = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
+
+
+def in_a_fresh_process(name: str, device: str, side: str, inner_steps: int) -> dict:
+    """What one side's first iteration takes in a process of its own; compiling is part of it."""
+    words = [sys.executable, __file__, "--child", json.dumps([name, device, side, inner_steps])]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(name: str, device_name: str, side: str, inner_steps: int) -> None:
+    p = Problem.make(CELLS[name], torch.device(device_name))
+    flat = 4 * len(p.start)
+    with watch(p.device) as used:
+        if side == "reference":
+            reference_step(p, inner_steps)
+        else:
+            our_step(p, p.kernels(), inner_steps)
+    print(json.dumps({"bytes": used.bytes, "parameters": flat}))
+
+
+def distill_speed(name: str, device: torch.device, repeats: int) -> list[dict]:
+    cell = CELLS[name]
+    p = Problem.make(cell, device)
+    kernels = p.kernels()
+    # where J graphs do not fit into memory the speed of a step is that of a short unroll
+    j = cell.inner_steps if cell.fits else 2
+    slow, fast = interleaved(
+        partial(reference_step, p, j), partial(our_step, p, kernels, j), device=device, repeats=repeats
+    )
+    return [row(name, device, "distill_speed", j / slow, j / fast, "inner steps a second", fast_is_good=True)]
+
+
+def distill_memory(name: str, device: torch.device) -> list[dict]:
+    cell = CELLS[name]
+    peak = partial(in_a_fresh_process, name, device.type)
+    if cell.fits:
+        reference, ours = (peak(side, cell.inner_steps)["bytes"] for side in ("reference", "ours"))
+        return [row(name, device, "distill_memory", reference, ours, "bytes")]
+    one, two, ours = peak("reference", 1)["bytes"], peak("reference", 2)["bytes"], peak("ours", 2)
+    reference = one + (cell.inner_steps - 1) * (two - one)
+    needed = ours["bytes"] + (cell.inner_steps - 2) * ours["parameters"]
+    return [row(name, device, "distill_memory", reference, needed, "bytes; extrapolated from J 1 and 2")]
+
+
+def reference_expert(images, labels, settings: Experts, index: int) -> None:
+    """An expert as the papers' code trains it."""
+    module = CIFAR.build(seeds.generator(0, "expert", index)).to(images.device)
+    optimizer = torch.optim.SGD(module.parameters(), lr=settings.lr, momentum=settings.momentum)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=settings.batch, shuffle=True)
+    generator = seeds.generator(0, "reference")
+    for _ in range(settings.epochs):
+        for x, y in loader:
+            seen = augment.apply(x, augment.draw(settings.augment, len(x), generator))
+            loss = F.cross_entropy(module(seen), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def experts_speed(device: torch.device, repeats: int) -> list[dict]:
+    count, size = (10, 5000) if device.type == "cuda" else (4, 1024)
+    settings = Experts(count=count, epochs=2 if device.type == "cuda" else 1, batch=256, augment=[*augment.OPERATIONS])
+    generator = seeds.generator(0, "bench experts")
+    images = torch.randn(size, 3, 32, 32, generator=generator).to(device)
+    labels = torch.randint(10, (size,), generator=generator).to(device)
+
+    def reference():
+        for index in range(count):
+            reference_expert(images, labels, settings, index)
+
+    def ours():
+        for _ in train_experts(images, labels, CIFAR, settings, 0, range(count)):
+            pass
+
+    slow, fast = interleaved(reference, ours, device=device, repeats=repeats)
+    epochs = count * settings.epochs
+    name = f"CIFAR-10, {count} experts, batch 256"
+    return [row(name, device, "experts_speed", epochs / slow, epochs / fast, "epochs a second", fast_is_good=True)]
+
+
+def reference_student(images, labels, recipe: Recipe, index: int) -> None:
+    """A student as the papers' code trains it."""
+    module = CIFAR.build(seeds.generator(0, "student", index)).to(images.device)
+    optimizer = torch.optim.SGD(
+        module.parameters(), lr=0.01, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    generator = seeds.generator(0, "reference")
+    for _ in range(recipe.steps):
+        seen = augment.apply(images, augment.draw(recipe.augment, len(images), generator))
+        loss = F.cross_entropy(module(seen), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
+    recipe, students = Recipe(steps=300 if device.type == "cuda" else 60 // ipc, batch=256), 5
+    generator = seeds.generator(0, "bench students")
+    images = torch.randn(10 * ipc, 3, 32, 32, generator=generator).to(device)
+    labels = torch.arange(10, device=device).repeat(ipc)
+
+    def reference():
+        for index in range(students):
+            reference_student(images, labels, recipe, index)
+
+    def ours():
+        generators = [seeds.generator(0, "student", index) for index in range(students)]
+        for _ in fit_all(images, labels, CIFAR, 0.01, recipe, generators, device):
+            pass
+
+    slow, fast = (seconds / recipe.steps for seconds in interleaved(reference, ours, device=device, repeats=repeats))
+    name = f"CIFAR-10 ipc {ipc}, {students} students"
+    return [row(name, device, "evaluate_speed", 1 / slow, 1 / fast, "steps of all a second", fast_is_good=True)]
+
+
+def flatness(device: torch.device) -> dict:
+    """Peak at J 20 and J 200, less the stored parameters."""
+    name = next(iter(CELLS))
+    peaks = {}
+    for j in (20, 200):
+        told = in_a_fresh_process(name, device.type, "ours", j)
+        peaks[f"J {j}"] = told["bytes"] - j * told["parameters"]
+    return peaks | {"ratio": peaks["J 200"] / peaks["J 20"]}
+
+
+def gradients(device: torch.device) -> list[dict]:
+    """Cosine and length of pixel gradients beside the exact one, in float64, at ipc 1."""
+    cell, rows = CELLS["CIFAR-10 ipc 1"], []
+    exact_p, p = Problem.make(cell, device, torch.float64), Problem.make(cell, device)
+    exact_k, kernels = exact_p.kernels(compiled=False), p.kernels()
+    for j in (5, 20, 50):
+        exact = our_step(exact_p, exact_k, j)[0].flatten()
+        for side, found in (("ours", our_step(p, kernels, j)[0]), ("TESLA", tesla_step(p, kernels, j))):
+            found = found.flatten().double()
+            cosine = F.cosine_similarity(found, exact, 0).item()
+            rows.append({"J": j, "side": side, "cosine": cosine, "length": (found.norm() / exact.norm()).item()})
+    return rows
+
+
+def estimates(name: str, device: torch.device) -> dict:
+    """What is told before the work starts, beside what an iteration then takes."""
+    cell = CELLS[name]
+    p, j = Problem.make(cell, device), cell.inner_steps if cell.fits else 2
+    settings = Distill(inner_steps=j, batch=cell.batch, importance="off")
+    state = State.begin(p.images, p.labels, len(p.start), settings)
+    kernels = p.kernels()
+    with watch(device) as taken:
+        told = rehearse(kernels, state, settings)
+        begun = time.perf_counter()
+        our_step(p, kernels, j)
+        seconds = time.perf_counter() - begun
+    return {
+        "cell": name,
+        "told_s": told.seconds,
+        "took_s": seconds,
+        "told_bytes": told.bytes,
+        "took_bytes": taken.bytes,
+    }
+
+
+def row(cell: str, device: torch.device, measure: str, reference: float, ours: float, unit: str, fast_is_good=False):
+    ratio = ours / reference if fast_is_good else reference / ours
+    found = {"cell": cell, "device": device.type, "measure": measure, "reference": reference, "ours": ours}
+    print(f"{cell:32} {measure:16} {reference:12.4g} {ours:12.4g} {ratio:6.2f}  {unit}", flush=True)
+    return found | {"ratio": ratio, "unit": unit}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="+", help="numbers of cells, from 1; writes no file")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        child(*json.loads(chosen.child))
+        return
+    device = torch.device(chosen.device)
+    names = [name for number, name in enumerate(CELLS, 1) if number in (chosen.cells or range(1, len(CELLS) + 1))]
+    print(f"{'':32} {'':16} {'reference':>12} {'ours':>12}  ratio (above 1: ours is better)")
+    rows = []
+    for name in names:
+        rows += distill_memory(name, device) + distill_speed(name, device, chosen.repeats)
+    if not chosen.cells:
+        rows += experts_speed(device, chosen.repeats)
+        rows += evaluate_speed(1, device, chosen.repeats) + evaluate_speed(10, device, chosen.repeats)
+    result = {"rows": rows, "flat": flatness(device), "gradient": gradients(device)}
+    result["estimates"] = [estimates(name, device) for name in names]
+    for key in ("flat", "gradient", "estimates"):
+        print(key, json.dumps(result[key]))
+    if not chosen.cells:
+        where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        result["machine"] = f"{platform.machine()}, {where}, torch {torch.__version__}"
+        result["command"] = f"python pipelines/bench_engine.py --repeats {chosen.repeats}"
+        write_json(Path(f"docs/results/bench_engine_{device.type}.json"), result)
+
+
+if __name__ == "__main__":
+    main()

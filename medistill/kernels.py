@@ -58,7 +58,7 @@ class Kernels:
 
     def slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """d loss / d theta (P,) for images x (B, C, H, W) and label probabilities y (B, K)."""
-        return _total([self._call(self._slope, theta, *part) for part in self._pieces(x, y)])
+        return self.descent(theta, x, y)[0]
 
     def adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The derivatives of <slope, v> in theta (P,), x (B, C, H, W) and y (B, K), for a constant v (P,)."""
@@ -121,7 +121,9 @@ class Kernels:
             if key not in self._ready:
                 self._compile(key, function, *arguments)
             if self.compiled:
-                return self._ready[key](*arguments)
+                found = self._ready[key](*arguments)
+                # a CUDA graph writes its next results to the place of these
+                return tuple(part.clone() for part in found) if self.device.type == "cuda" else found
         return function(*arguments)
 
     def _compile(self, key: Any, function: Callable[..., Any], *arguments: Tensor) -> None:

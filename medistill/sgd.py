@@ -88,9 +88,10 @@ def train(task: Task, images: float, compiled: bool | None = None) -> Generator[
 
     Which way is chosen depends on the device, the threads and the task alone: on a GPU several networks are
     stacked, on several threads they run side by side, otherwise one after another, compiled where that pays.
-    Measured with two threads of a busy CPU, five students, against one module after another with
-    torch.optim.SGD (median of 5): side by side 1.7 to 2.4 times as fast at 4 to 40 images of ConvNetD3 with
-    width 128. Compiling gains nothing there, but 1.1 to 1.5 times on one thread.
+    Measured with two of four CPU cores, five students, against one module after another with torch.optim.SGD
+    (median of 5): side by side 1.0 to 1.4 times as fast at 4 to 100 images of ConvNetD3 with width 128, 0.9 to
+    2.2 times for films of 64 pixels and width 32; more the busier the other cores are. Compiling gains nothing
+    there, but 1.1 to 1.5 times on one thread.
 
     Args:
         task: the networks.

@@ -96,7 +96,7 @@ def test_two_processes_end_with_the_files_of_one(alone, together):
         assert one == two, name
     one, two = (load_file(only(f / "run", "distill-*/checkpoint.safetensors")) for f in (alone, folder))
     for name, tensor in one.items():
-        assert (two[name] - tensor).double().norm() <= 1e-6 * tensor.double().norm(), name
+        assert (two[name].double() - tensor.double()).norm() <= 1e-6 * tensor.double().norm(), name
     assert (one["average"] - one["images"]).abs().max() == 0 and one["images_velocity"].abs().max() > 0
     one, two = (json.loads(only(f / "run", "evaluate-*/evaluation.json").read_text()) for f in (alone, folder))
     assert one == two

@@ -87,30 +87,27 @@ def train(task: Task, images: float, compiled: bool | None = None) -> Generator[
     """Train all networks and yield their reports as they come, in the order of each network's steps.
 
     Which way is chosen depends on the device, the threads and the task alone: on a GPU several networks are
-    stacked, on several threads they run side by side, otherwise one after another, compiled where that pays.
-    Measured with two of four CPU cores, five students, against one module after another with torch.optim.SGD
-    (median of 5): side by side 1.0 to 1.4 times as fast at 4 to 100 images of ConvNetD3 with width 128, 0.9 to
-    2.2 times for films of 64 pixels and width 32; more the busier the other cores are. Compiling gains nothing
-    there, but 1.1 to 1.5 times on one thread.
+    stacked; on a CPU they run one after another, compiled, where the work earns that back, otherwise side by side
+    on its threads. docs/engine.md has the measurements.
 
     Args:
         task: the networks.
         images: images that one network sees in all its steps.
-        compiled: whether to compile; None: by `earns_compiling`, for networks one after another on a CPU.
+        compiled: whether to compile; None: by `earns_compiling`, on a CPU.
     """
     if not task.starts:
         return
     count = max(task.of, len(task.starts))
     several = count > 1
     on_cpu = task.starts[0].device.type == "cpu"
+    if compiled is None:
+        compiled = on_cpu and earns_compiling(task.net, images * count, SLOPE_COST)
     if several and not on_cpu and task.net.per_instance:
         way: Callable[[Task], Iterator[Report]] = stacked
     elif several and on_cpu and torch.get_num_threads() > 1 and not compiled:
         way = side_by_side
     else:
         way = one_by_one
-    if compiled is None:
-        compiled = way is one_by_one and on_cpu and earns_compiling(task.net, images * count, SLOPE_COST)
     yield from way(replace(task, compiled=compiled))
 
 

@@ -6,7 +6,7 @@ The reference is trajectory matching as the papers' code writes it: autograd thr
 noise: nothing here depends on their content.
 
     python pipelines/bench_engine.py                     every cell, then docs/results/bench_engine_<device>.json
-    python pipelines/bench_engine.py --cells 1           a cell or some; writes no file
+    python pipelines/bench_engine.py --parts experts     some of it; replaces those rows in the file
 """
 
 import argparse
@@ -31,7 +31,7 @@ from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps, matching_gradient
 from medistill.evaluate.student import Recipe, fit_all
 from medistill.experts.train import train_experts
-from medistill.files import write_json
+from medistill.files import read_json, write_json
 from medistill.kernels import Kernels
 from medistill.nets import Architecture, Flat, flatten
 from medistill.resources import watch
@@ -61,6 +61,9 @@ CELLS = {
     "CIFAR-10 ipc 50, minibatch 100": Cell(CIFAR, 500, 30, 100, 0.001),
     "COVID 112 px ipc 10": Cell(FILM, 40, 40, 0, 0.001, fits=False),
 }
+
+
+PARTS = ("distill", "experts", "students", "rest")
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def reference_expert(images, labels, settings: Experts, index: int) -> None:
 def experts_speed(device: torch.device, repeats: int) -> list[dict]:
     count, size = (10, 5000) if device.type == "cuda" else (4, 1024)
     settings = Experts(count=count, epochs=2 if device.type == "cuda" else 1, batch=256, augment=[*augment.OPERATIONS])
+    compiled = device.type == "cpu"  # as the full epochs would be
     generator = seeds.generator(0, "bench experts")
     images = torch.randn(size, 3, 32, 32, generator=generator).to(device)
     labels = torch.randint(10, (size,), generator=generator).to(device)
@@ -218,7 +222,7 @@ def experts_speed(device: torch.device, repeats: int) -> list[dict]:
             reference_expert(images, labels, settings, index)
 
     def ours():
-        for _ in train_experts(images, labels, CIFAR, settings, 0, range(count)):
+        for _ in train_experts(images, labels, CIFAR, settings, 0, range(count), compiled=compiled):
             pass
 
     slow, fast = interleaved(reference, ours, device=device, repeats=repeats)
@@ -244,6 +248,7 @@ def reference_student(images, labels, recipe: Recipe, index: int) -> None:
 
 def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
     recipe, students = Recipe(steps=300 if device.type == "cuda" else 60 // ipc, batch=256), 5
+    compiled = device.type == "cpu"  # as the full number of steps would be
     generator = seeds.generator(0, "bench students")
     images = torch.randn(10 * ipc, 3, 32, 32, generator=generator).to(device)
     labels = torch.arange(10, device=device).repeat(ipc)
@@ -254,7 +259,7 @@ def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
 
     def ours():
         generators = [seeds.generator(0, "student", index) for index in range(students)]
-        for _ in fit_all(images, labels, CIFAR, 0.01, recipe, generators, device):
+        for _ in fit_all(images, labels, CIFAR, 0.01, recipe, generators, device, compiled=compiled):
             pass
 
     slow, fast = (seconds / recipe.steps for seconds in interleaved(reference, ours, device=device, repeats=repeats))
@@ -316,7 +321,7 @@ def row(cell: str, device: torch.device, measure: str, reference: float, ours: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, nargs="+", help="numbers of cells, from 1; writes no file")
+    parser.add_argument("--parts", nargs="+", default=PARTS, help=f"any of {', '.join(PARTS)}")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -325,23 +330,28 @@ def main() -> None:
         child(*json.loads(chosen.child))
         return
     device = torch.device(chosen.device)
-    names = [name for number, name in enumerate(CELLS, 1) if number in (chosen.cells or range(1, len(CELLS) + 1))]
+    file = Path(f"docs/results/bench_engine_{device.type}.json")
+    result = read_json(file) if file.exists() else {"rows": []}
     print(f"{'':32} {'':16} {'reference':>12} {'ours':>12}  ratio (above 1: ours is better)")
     rows = []
-    for name in names:
-        rows += distill_memory(name, device) + distill_speed(name, device, chosen.repeats)
-    if not chosen.cells:
+    if "distill" in chosen.parts:
+        for name in CELLS:
+            rows += distill_memory(name, device) + distill_speed(name, device, chosen.repeats)
+    if "experts" in chosen.parts:
         rows += experts_speed(device, chosen.repeats)
+    if "students" in chosen.parts:
         rows += evaluate_speed(1, device, chosen.repeats) + evaluate_speed(10, device, chosen.repeats)
-    result = {"rows": rows, "flat": flatness(device), "gradient": gradients(device)}
-    result["estimates"] = [estimates(name, device) for name in names]
-    for key in ("flat", "gradient", "estimates"):
-        print(key, json.dumps(result[key]))
-    if not chosen.cells:
-        where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-        result["machine"] = f"{platform.machine()}, {where}, torch {torch.__version__}"
-        result["command"] = f"python pipelines/bench_engine.py --repeats {chosen.repeats}"
-        write_json(Path(f"docs/results/bench_engine_{device.type}.json"), result)
+    if "rest" in chosen.parts:
+        result["flat"], result["gradient"] = flatness(device), gradients(device)
+        result["estimates"] = [estimates(name, device) for name in CELLS]
+        for key in ("flat", "gradient", "estimates"):
+            print(key, json.dumps(result[key]))
+    fresh = {(row["cell"], row["measure"]) for row in rows}
+    result["rows"] = [row for row in result["rows"] if (row["cell"], row["measure"]) not in fresh] + rows
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    result["machine"] = f"{platform.machine()}, {where}, torch {torch.__version__}"
+    result["command"] = f"python pipelines/bench_engine.py --repeats {chosen.repeats}"
+    write_json(file, result)
 
 
 if __name__ == "__main__":

@@ -118,9 +118,9 @@ def test_the_way_depends_on_threads_networks_and_length(monkeypatch):
     asked = []
     monkeypatch.setattr(kernels.Kernels, "_compile", lambda self, *_: asked.append(1) or setattr(self, "compiled", 0))
     assert workers(1, images=1e9) == main and len(asked) == 1
-    assert len(workers(2, images=1e9) - main) == 2 and len(asked) == 1
-    assert workers(1, images=1e9, compiled=False) == main and len(asked) == 1
-    assert workers(2, images=1, compiled=True) == main and len(asked) == 2
+    assert workers(2, images=1e9) == main and len(asked) == 2
+    assert len(workers(2, images=1e9, compiled=False) - main) == 2 and len(asked) == 2
+    assert workers(2, images=1, compiled=True) == main and len(asked) == 3
     assert list(sgd.train(Task(task(torch.float32).net, [], [], 7, 0.9), images=0)) == []
 
 

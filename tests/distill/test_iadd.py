@@ -14,8 +14,7 @@ from medistill.distill.iadd import PATIENCE, distill, kernels_for, rehearse, res
 from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps
 from medistill.errors import UserError
-from medistill.experts.trajectory import Trajectories, save_trajectory
-from medistill.nets import Architecture, flatten
+from medistill.nets import Architecture
 
 ARCHITECTURE = Architecture("convnet", 1, 3, 16, 4, 2)
 SETTINGS = {
@@ -28,20 +27,6 @@ SETTINGS = {
     "alpha": 0.05,
     "lr_alpha": 1e-4,
 }
-
-
-@pytest.fixture(scope="module")
-def trajectories(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("experts")
-    files = []
-    for index in range(2):
-        g = seeds.generator(5, "toy expert", index)
-        theta = [flatten(ARCHITECTURE.build(g)).double()]
-        for _ in range(5):
-            theta.append(theta[-1] + 0.02 * torch.randn(len(theta[0]), generator=g).double())
-        files.append(folder / f"expert_{index}.safetensors")
-        save_trajectory(files[-1], torch.stack(theta), ARCHITECTURE)
-    return Trajectories.open(files)
 
 
 def begin(trajectories, settings, dtype=torch.float64):

@@ -12,9 +12,8 @@ from medistill.distill import importance, initial
 from medistill.distill.iadd import Share, distill, kernels_for
 from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps, matching_gradient
-from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.kernels import Kernels
-from medistill.nets import Architecture, Flat, flatten
+from medistill.nets import Architecture, Flat
 
 ARCHITECTURE = Architecture("convnet", 1, 3, 16, 4, 2)
 SETTINGS = {
@@ -29,19 +28,6 @@ SETTINGS = {
     "lr_importance": 30.0,
     "soft_labels": True,
 }
-
-
-@pytest.fixture(scope="module")
-def trajectories(tmp_path_factory):
-    folder, files = tmp_path_factory.mktemp("experts"), []
-    for index in range(2):
-        g = seeds.generator(5, "toy expert", index)
-        theta = [flatten(ARCHITECTURE.build(g)).double()]
-        for _ in range(4):
-            theta.append(theta[-1] + 0.02 * torch.randn(len(theta[0]), generator=g).double())
-        files.append(folder / f"expert_{index}.safetensors")
-        save_trajectory(files[-1], torch.stack(theta), ARCHITECTURE)
-    return Trajectories.open(files)
 
 
 def begin(trajectories, settings, dtype=torch.float64):

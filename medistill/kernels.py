@@ -5,9 +5,12 @@ over images as long as the norm is per instance, so a batch is worked in equal p
 does not grow with the batch, and one shape is compiled once.
 """
 
+import copy
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +27,9 @@ PIECE_BYTES = {"cpu": 13 * 2**20, "cuda": 2**30}
 SLOPE_COST, ADJOINT_COST = 3, 8
 """Operations, in forward passes."""
 
+Net = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, K) at parameters theta (P,) of images x (B, C, H, W)."""
+
 EARNS_COMPILING = 1.5e13
 """Floating-point operations of a run from which compiling (half a minute) is earned back on a CPU."""
 
@@ -31,6 +37,32 @@ EARNS_COMPILING = 1.5e13
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum over images of the cross entropy of logits (B, K) against label weights (B, K); 0 for a row of zeros."""
     return -(labels * logits.log_softmax(1)).sum()
+
+
+def _loss(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return soft_cross_entropy(net(theta, x), y)
+
+
+def _slope(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return torch.func.grad(partial(_loss, net))(theta, x, y)
+
+
+def _slope_and_loss(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_slope`, by autograd: `torch.func.grad` keeps itself differentiable, which costs a tenth or more."""
+    with torch.enable_grad():
+        theta = theta.detach().requires_grad_()
+        loss = _loss(net, theta, x, y)
+        return torch.autograd.grad(loss, theta)[0], loss.detach()
+
+
+def _slopes_and_losses(net: Net, thetas: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.func.vmap(torch.func.grad_and_value(partial(_loss, net)))(thetas, x, y)
+
+
+def _adjoint(net: Net, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    pull = torch.func.vjp(partial(_slope, net), theta, x, y)[1]
+    found: tuple[Tensor, ...] = pull(v)
+    return found
 
 
 class Kernels:
@@ -41,20 +73,30 @@ class Kernels:
     Attributes:
         net: the network as a pure function.
         piece: images worked at once, so that `batch` images make equal pieces; 0 for a whole batch of any size.
-        compiled: whether torch.compile is used; turns False when there is no compiler.
 
     Args:
         batch: images of a batch.
-        networks: how many `descents` works at once; they share the memory of a piece.
+        compiled: whether to use torch.compile.
+        networks: how many are worked at once, by `descents` or in threads; they share the memory of a piece.
     """
 
     def __init__(self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1):
         self.net = net
         self.device = device
-        self.compiled = compiled
+        self._compiler = Compiler() if compiled else None
         most = max(1, PIECE_BYTES[device.type] // (net.widest * networks))
         self.piece = math.ceil(batch / math.ceil(batch / most)) if net.per_instance else 0
-        self._ready: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile is used; turns False when there is no compiler."""
+        return self._compiler is not None and self._compiler.works
+
+    def for_another_thread(self) -> "Kernels":
+        """Kernels that may be used at the same time: with a network of their own, sharing what was compiled."""
+        twin = copy.copy(self)
+        twin.net = copy.deepcopy(self.net)
+        return twin
 
     def slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """d loss / d theta (P,) for images x (B, C, H, W) and label probabilities y (B, K)."""
@@ -62,13 +104,13 @@ class Kernels:
 
     def adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The derivatives of <slope, v> in theta (P,), x (B, C, H, W) and y (B, K), for a constant v (P,)."""
-        parts = [self._call(self._adjoint, theta, *part, v) for part in self._pieces(x, y)]
+        parts = [self._call(_adjoint, theta, *part, v) for part in self._pieces(x, y)]
         d_theta, dx, dy = zip(*parts, strict=True)
         return _total(d_theta), torch.cat(dx)[: len(x)], torch.cat(dy)[: len(x)] / len(x)
 
     def descent(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """As `slope`, and the loss (a scalar); for training, where no further derivative is taken."""
-        parts = [self._call(self._slope_and_loss, theta, *part) for part in self._pieces(x, y)]
+        parts = [self._call(_slope_and_loss, theta, *part) for part in self._pieces(x, y)]
         slopes, losses = zip(*parts, strict=True)
         return _total(slopes), _total(losses)
 
@@ -76,33 +118,11 @@ class Kernels:
         """As `descent` for several networks at once, thetas (N, P), each on its own batch: (N, P) and losses (N,)."""
         pieces = [self._pieces(*batch) for batch in zip(x, y, strict=True)]
         parts = [
-            self._call(self._slopes_and_losses, thetas, *(torch.stack(column) for column in zip(*cut, strict=True)))
+            self._call(_slopes_and_losses, thetas, *(torch.stack(column) for column in zip(*cut, strict=True)))
             for cut in zip(*pieces, strict=True)
         ]
         slopes, losses = zip(*parts, strict=True)
         return _total(slopes), _total(losses)
-
-    def _loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return soft_cross_entropy(self.net(theta, x), y)
-
-    def _slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return torch.func.grad(self._loss)(theta, x, y)
-
-    def _slope_and_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_slope`, by autograd: `torch.func.grad` keeps itself differentiable, which costs a tenth or more."""
-        with torch.enable_grad():
-            theta = theta.detach().requires_grad_()
-            loss = self._loss(theta, x, y)
-            return torch.autograd.grad(loss, theta)[0], loss.detach()
-
-    def _slopes_and_losses(self, thetas: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.func.vmap(torch.func.grad_and_value(self._loss))(thetas, x, y)
-
-    def _adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        def along(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return self._slope(theta, x, y) @ v
-
-        return torch.func.grad(along, argnums=(0, 1, 2))(theta, x, y)
 
     def _pieces(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of one size; the last is filled up with images of label weight 0, which add nothing."""
@@ -116,31 +136,59 @@ class Kernels:
 
     def _call(self, function: Callable[..., Any], *arguments: Tensor) -> Any:
         """Run a function, compiled for these shapes the first time they are seen."""
-        if self.compiled:
-            key = (function.__name__, *(argument.shape for argument in arguments))
-            if key not in self._ready:
-                self._compile(key, function, *arguments)
-            if self.compiled:
-                found = self._ready[key](*arguments)
-                # a CUDA graph writes its next results to the place of these
-                return tuple(part.clone() for part in found) if self.device.type == "cuda" else found
-        return function(*arguments)
+        ready = self._compiler.ready(self.net, function, *arguments) if self._compiler else None
+        if ready is None:
+            return function(self.net, *arguments)
+        found = ready(*arguments)
+        # a CUDA graph writes its next results to the place of these
+        return tuple(part.clone() for part in found) if self.device.type == "cuda" else found
 
-    def _compile(self, key: Any, function: Callable[..., Any], *arguments: Tensor) -> None:
-        """Compile a function for the shapes of these arguments; without a compiler, say so once and go on eagerly.
 
-        It is traced first: a graph of plain operations stands alone, whatever objects the function is bound to.
+class Compiler:
+    """Functions compiled by torch.compile, for every shape they are asked for; may be shared among threads.
+
+    Attributes:
+        works: False once it is known that there is no compiler.
+    """
+
+    def __init__(self) -> None:
+        self.works = True
+        self._lock = threading.Lock()
+        self._ready: dict[Any, Callable[..., Any]] = {}
+
+    def ready(self, net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Callable[..., Any] | None:
+        """A function of a network, compiled for the shapes of these arguments, on the caller's number of threads.
+
+        None without a compiler, which is said once.
         """
-        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        graph = make_fx(lambda *inputs: function(*inputs))(*arguments)
-        ready = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode)
-        try:
-            ready(*arguments)
-            self._ready[key] = ready
-        except Exception as error:
-            cause = str(error).strip().splitlines()[0][:120]
-            log.warning("torch.compile does not work here (%s); going on without it, about half as fast", cause)
-            self.compiled = False
+        key = (function.__name__, *(argument.shape for argument in arguments))
+        with self._lock:
+            if self.works and key not in self._ready:
+                try:
+                    self._ready[key] = _compile(net, function, *arguments)
+                except Exception as error:
+                    cause = str(error).strip().splitlines()[0][:120]
+                    log.warning("torch.compile does not work here (%s); going on without it, about half as fast", cause)
+                    self.works = False
+        return self._ready[key] if self.works else None
+
+
+def _compile(net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Callable[..., Any]:
+    """Compile a function for the shapes of these arguments.
+
+    It is traced first: a graph of plain operations stands alone, whatever objects the function is bound to.
+    """
+    how: dict[str, Any]
+    if arguments[0].device.type == "cuda":
+        how = {"mode": "reduce-overhead"}
+    else:
+        net = net.for_compiler()
+        # layers are channels-last already; C++ throughout lets other threads run Python meanwhile
+        how = {"options": {"layout_optimization": False, "cpp_wrapper": True}}
+    graph = make_fx(lambda *inputs: function(net, *inputs))(*arguments)
+    ready: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False, **how)
+    ready(*arguments)
+    return ready
 
 
 def _total(parts: Sequence[Tensor]) -> Tensor:

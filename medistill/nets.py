@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from medistill.layers import for_compiler
+
 Build = Callable[[int, int, int, int, int], nn.Module]
 
 
@@ -78,6 +80,12 @@ class Flat:
         """Move the buffers and set the type of the computation."""
         self.module.to(device=device, dtype=dtype)
         return self
+
+    def for_compiler(self) -> "Flat":
+        """The same function, its layers written for torch.compile."""
+        twin = copy.copy(self)
+        twin.module = for_compiler(self.module)
+        return twin
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
         """Logits (B, classes) of images x (B, C, H, W) at parameters theta (P,)."""

@@ -4,7 +4,6 @@ Networks are independent, so on a CPU each is given threads of its own: the smal
 many small layers of a ConvNet leave cores waiting when they share out one operation. On a GPU they are stacked.
 """
 
-import copy
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,21 +73,20 @@ class Task:
     of: int = 0
 
     @property
-    def threads_each(self) -> int:
-        """CPU threads of a network of its own."""
-        return max(1, torch.get_num_threads() // max(self.of, len(self.starts)))
+    def count(self) -> int:
+        """Networks of the whole run."""
+        return max(self.of, len(self.starts))
 
     def kernels(self, networks: int = 1) -> Kernels:
-        """Kernels for that many networks at once; on a network of their own, for no two threads may share one."""
-        return Kernels(copy.deepcopy(self.net), self.starts[0].device, self.batch, self.compiled, networks)
+        """Kernels for that many networks at once."""
+        return Kernels(self.net, self.starts[0].device, self.batch, self.compiled, networks)
 
 
 def train(task: Task, images: float, compiled: bool | None = None) -> Generator[Report, None, None]:
     """Train all networks and yield their reports as they come, in the order of each network's steps.
 
     Which way is chosen depends on the device, the threads and the task alone: on a GPU several networks are
-    stacked; on a CPU they run one after another, compiled, where the work earns that back, otherwise side by side
-    on its threads. docs/engine.md has the measurements.
+    stacked, on a CPU they run side by side on its threads. docs/engine.md has the measurements.
 
     Args:
         task: the networks.
@@ -97,14 +95,13 @@ def train(task: Task, images: float, compiled: bool | None = None) -> Generator[
     """
     if not task.starts:
         return
-    count = max(task.of, len(task.starts))
-    several = count > 1
+    several = task.count > 1
     on_cpu = task.starts[0].device.type == "cpu"
     if compiled is None:
-        compiled = on_cpu and earns_compiling(task.net, images * count, SLOPE_COST)
+        compiled = on_cpu and earns_compiling(task.net, images * task.count, SLOPE_COST)
     if several and not on_cpu and task.net.per_instance:
         way: Callable[[Task], Iterator[Report]] = stacked
-    elif several and on_cpu and torch.get_num_threads() > 1 and not compiled:
+    elif several and on_cpu and torch.get_num_threads() > 1:
         way = side_by_side
     else:
         way = one_by_one
@@ -123,15 +120,17 @@ def side_by_side(task: Task) -> Iterator[Report]:
 
     Up to twice as many networks as threads run all at once, so that none of them waits for a round of its own.
     """
-    count, threads, each = len(task.starts), torch.get_num_threads(), task.threads_each
-    workers = count if count < 2 * threads else threads
+    threads = torch.get_num_threads()
+    each = max(1, threads // task.count)
+    workers = task.count if task.count < 2 * threads else threads
+    kernels, waiting = task.kernels(workers), len(task.starts)
     stop = threading.Event()
     told: SimpleQueue[Report | BaseException | None] = SimpleQueue()
 
     def work(number: int) -> None:
         try:
             course = takewhile(lambda _: not stop.is_set(), task.courses[number])
-            for report in _follow(task, number, task.kernels(), course):
+            for report in _follow(task, number, kernels.for_another_thread(), course):
                 told.put(report)
             told.put(None)
         except BaseException as error:
@@ -139,14 +138,14 @@ def side_by_side(task: Task) -> Iterator[Report]:
 
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,))
     try:
-        for number in range(count):
+        for number in range(waiting):
             pool.submit(work, number)
-        while count:
+        while waiting:
             report = told.get()
             if isinstance(report, BaseException):
                 raise report
             if report is None:
-                count -= 1
+                waiting -= 1
             else:
                 yield report
     finally:

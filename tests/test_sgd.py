@@ -88,9 +88,10 @@ def test_every_way_equals_torch_sgd(monkeypatch, way, dtype, within, pieces):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-@pytest.mark.parametrize("way", [sgd.one_by_one, sgd.stacked])
+@pytest.mark.parametrize("way", [sgd.one_by_one, sgd.side_by_side, sgd.stacked])
 def test_compiled_ways_equal_torch_sgd(way):
-    """Guards compiled experts and students (about 20 s of compiling)."""
+    """Guards compiled experts and students (about 30 s of compiling)."""
+    torch.set_num_threads(2)
     agree(way, torch.float32, 1e-5, compiled=True)
 
 
@@ -116,11 +117,16 @@ def test_the_way_depends_on_threads_networks_and_length(monkeypatch):
     assert len(workers(4, images=1) - main) == 5
     assert workers(2, networks=1, images=1) == workers(1, images=1) == main
     asked = []
-    monkeypatch.setattr(kernels.Kernels, "_compile", lambda self, *_: asked.append(1) or setattr(self, "compiled", 0))
+
+    def remember(net, function, *_arguments):
+        asked.append(1)
+        return lambda *inputs: function(copy.deepcopy(net), *inputs)
+
+    monkeypatch.setattr(kernels, "_compile", remember)
     assert workers(1, images=1e9) == main and len(asked) == 1
-    assert workers(2, images=1e9) == main and len(asked) == 2
+    assert len(workers(2, images=1e9) - main) == 2 and len(asked) == 2  # compiled once for all threads
     assert len(workers(2, images=1e9, compiled=False) - main) == 2 and len(asked) == 2
-    assert workers(2, images=1, compiled=True) == main and len(asked) == 3
+    assert len(workers(2, images=1, compiled=True) - main) == 2 and len(asked) == 3
     assert list(sgd.train(Task(task(torch.float32).net, [], [], 7, 0.9), images=0)) == []
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._inductor
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -176,17 +177,20 @@ class Compiler:
 def _compile(net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Callable[..., Any]:
     """Compile a function for the shapes of these arguments.
 
-    It is traced first: a graph of plain operations stands alone, whatever objects the function is bound to.
+    It is traced first and given to torch.compile's backend as a graph of plain operations: nothing has to be
+    looked up in Python at a call, and the graph stands alone, whatever objects the function is bound to.
     """
-    how: dict[str, Any]
+    options: dict[str, Any]
     if arguments[0].device.type == "cuda":
-        how = {"mode": "reduce-overhead"}
+        options = {"triton.cudagraphs": True}
     else:
         net = net.for_compiler()
         # layers are channels-last already; C++ throughout lets other threads run Python meanwhile
-        how = {"options": {"layout_optimization": False, "cpp_wrapper": True}}
+        options = {"layout_optimization": False, "cpp_wrapper": True}
     graph = make_fx(lambda *inputs: function(net, *inputs))(*arguments)
-    ready: Callable[..., Any] = torch.compile(graph, fullgraph=True, dynamic=False, **how)
+    for node in graph.graph.nodes:
+        node.meta.clear()  # shapes as make_fx saw them, which the backend finds out for itself
+    ready: Callable[..., Any] = torch._inductor.compile(graph, list(arguments), options)
     ready(*arguments)
     return ready
 

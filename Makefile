@@ -28,8 +28,8 @@ lint: $(VENV)/installed  ## install, then ruff and mypy
 covid19: $(VENV)/installed  ## the results table on real films (MEDISTILL_DATA names their folder; about two hours)
 	$(BIN)/python pipelines/covid19.py
 
-bench: $(VENV)/installed  ## speed and memory beside the field's own loop, on this machine (about 15 minutes, quiet machine)
-	$(BIN)/python pipelines/bench_engine.py
+bench: $(VENV)/installed  ## speed and memory beside the field's own loop, on this machine (about half an hour, quiet machine)
+	for part in distill experts students rest; do $(BIN)/python pipelines/bench_engine.py --parts $$part || exit 1; done
 
 clean:  ## delete the environment and caches, never a run
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -81,20 +81,23 @@ class Kernels:
         networks: how many are worked at once, by `descents` or in threads; they share the memory of a piece.
     """
 
-    def __init__(self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1):
+    def __init__(
+        self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1
+    ):
         self.net = net
         self.device = device
-        self._compiler = Compiler() if compiled else None
+        self._asked = compiled
+        self._identity = net.identity
         most = max(1, PIECE_BYTES[device.type] // (net.widest * networks))
         self.piece = math.ceil(batch / math.ceil(batch / most)) if net.per_instance else 0
 
     @property
     def compiled(self) -> bool:
         """Whether torch.compile is used; turns False when there is no compiler."""
-        return self._compiler is not None and self._compiler.works
+        return self._asked and COMPILER.works
 
     def for_another_thread(self) -> "Kernels":
-        """Kernels that may be used at the same time: with a network of their own, sharing what was compiled."""
+        """Kernels that may be used at the same time: with a network of their own."""
         twin = copy.copy(self)
         twin.net = copy.deepcopy(self.net)
         return twin
@@ -137,7 +140,7 @@ class Kernels:
 
     def _call(self, function: Callable[..., Any], *arguments: Tensor) -> Any:
         """Run a function, compiled for these shapes the first time they are seen."""
-        ready = self._compiler.ready(self.net, function, *arguments) if self._compiler else None
+        ready = COMPILER.ready(self._identity, self.net, function, *arguments) if self._asked else None
         if ready is None:
             return function(self.net, *arguments)
         found = ready(*arguments)
@@ -146,7 +149,7 @@ class Kernels:
 
 
 class Compiler:
-    """Functions compiled by torch.compile, for every shape they are asked for; may be shared among threads.
+    """Functions compiled for every network and shape they are asked for, once a process, whichever thread asks.
 
     Attributes:
         works: False once it is known that there is no compiler.
@@ -157,12 +160,15 @@ class Compiler:
         self._lock = threading.Lock()
         self._ready: dict[Any, Callable[..., Any]] = {}
 
-    def ready(self, net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Callable[..., Any] | None:
-        """A function of a network, compiled for the shapes of these arguments, on the caller's number of threads.
+    def ready(
+        self, identity: str, net: Flat, function: Callable[..., Any], *arguments: Tensor
+    ) -> Callable[..., Any] | None:
+        """A function of a network, compiled for the shapes of these arguments and the caller's number of threads.
 
         None without a compiler, which is said once.
         """
-        key = (function.__name__, *(argument.shape for argument in arguments))
+        shapes = tuple((argument.shape, argument.dtype, argument.device) for argument in arguments)
+        key = (function.__name__, identity, torch.get_num_threads(), shapes)
         with self._lock:
             if self.works and key not in self._ready:
                 try:
@@ -172,6 +178,9 @@ class Compiler:
                     log.warning("torch.compile does not work here (%s); going on without it, about half as fast", cause)
                     self.works = False
         return self._ready[key] if self.works else None
+
+
+COMPILER = Compiler()
 
 
 def _compile(net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Callable[..., Any]:

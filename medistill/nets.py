@@ -76,6 +76,11 @@ class Flat:
         self.per_instance = not any(isinstance(layer, norms) for layer in self.module.modules())
         self.flops, self.widest = _cost_of_an_image(self.module, architecture)
 
+    @property
+    def identity(self) -> str:
+        """Layers and sizes in words: networks of one identity are one function."""
+        return repr(self.module)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Flat":
         """Move the buffers and set the type of the computation."""
         self.module.to(device=device, dtype=dtype)

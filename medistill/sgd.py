@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medistill.kernels import SLOPE_COST, Kernels, earns_compiling
 from medistill.nets import Flat
+from medistill.resources import Used, watch
 
 STACKED = 10
 """Networks stacked at once, so that memory does not grow with their number."""
@@ -82,7 +83,16 @@ class Task:
         return Kernels(self.net, self.starts[0].device, self.batch, self.compiled, networks)
 
 
-def train(task: Task, images: float, compiled: bool | None = None) -> Generator[Report, None, None]:
+Way = Callable[[Task], Iterator[Report]]
+
+
+def train(
+    task: Task,
+    images: float,
+    compiled: bool | None = None,
+    rehearsal: Lesson | None = None,
+    told: Callable[[Used], None] | None = None,
+) -> Generator[Report, None, None]:
     """Train all networks and yield their reports as they come, in the order of each network's steps.
 
     Which way is chosen depends on the device, the threads and the task alone: on a GPU several networks are
@@ -92,6 +102,8 @@ def train(task: Task, images: float, compiled: bool | None = None) -> Generator[
         task: the networks.
         images: images that one network sees in all its steps.
         compiled: whether to compile; None: by `earns_compiling`, on a CPU.
+        rehearsal: a step of the usual size, to find out from what all of it will take.
+        told: told before the first step what all of it will take; needs a rehearsal.
     """
     if not task.starts:
         return
@@ -99,13 +111,33 @@ def train(task: Task, images: float, compiled: bool | None = None) -> Generator[
     on_cpu = task.starts[0].device.type == "cpu"
     if compiled is None:
         compiled = on_cpu and earns_compiling(task.net, images * task.count, SLOPE_COST)
+    task = replace(task, compiled=compiled)
+    way: Way = one_by_one
+    at_once = 1
     if several and not on_cpu and task.net.per_instance:
-        way: Callable[[Task], Iterator[Report]] = stacked
+        way, at_once = stacked, STACKED
     elif several and on_cpu and torch.get_num_threads() > 1:
-        way = side_by_side
-    else:
-        way = one_by_one
-    yield from way(replace(task, compiled=compiled))
+        way, at_once = side_by_side, _workers(task.count)
+    if rehearsal and told:
+        told(_rehearse(task, way, at_once, rehearsal, images / task.batch))
+    yield from way(task)
+
+
+def _rehearse(task: Task, way: Way, at_once: int, lesson: Lesson, steps: float) -> Used:
+    """What training all networks for so many steps will take, from three steps of as many as are worked at once."""
+    starts = task.starts[:at_once]
+
+    def run(count: int) -> None:
+        few = replace(task, starts=starts, courses=[iter([lesson] * count) for _ in starts], of=task.count)
+        for _ in way(few):
+            pass
+
+    device = starts[0].device
+    with watch(device) as everything:
+        run(1)  # warms up and compiles
+        with watch(device, memory=False) as three:
+            run(3)
+    return Used(three.seconds / 3 * steps * len(task.starts) / len(starts), everything.bytes)
 
 
 def one_by_one(task: Task) -> Iterator[Report]:
@@ -120,9 +152,8 @@ def side_by_side(task: Task) -> Iterator[Report]:
 
     Up to twice as many networks as threads run all at once, so that none of them waits for a round of its own.
     """
-    threads = torch.get_num_threads()
+    threads, workers = torch.get_num_threads(), _workers(task.count)
     each = max(1, threads // task.count)
-    workers = task.count if task.count < 2 * threads else threads
     kernels, waiting = task.kernels(workers), len(task.starts)
     stop = threading.Event()
     told: SimpleQueue[Report | BaseException | None] = SimpleQueue()
@@ -153,6 +184,12 @@ def side_by_side(task: Task) -> Iterator[Report]:
         pool.shutdown(cancel_futures=True)
         # a worker's number is also what threads to come would begin with
         torch.set_num_threads(threads)
+
+
+def _workers(count: int) -> int:
+    """How many of so many networks run side by side."""
+    threads = torch.get_num_threads()
+    return count if count < 2 * threads else threads
 
 
 def stacked(task: Task) -> Iterator[Report]:

@@ -5,8 +5,11 @@ The reference is trajectory matching as the papers' code writes it: autograd thr
 (median of repeats), memory is that of a fresh process each: the peak less what data and model took. Images are
 noise: nothing here depends on their content.
 
-    python pipelines/bench_engine.py                     every cell, then docs/results/bench_engine_<device>.json
-    python pipelines/bench_engine.py --parts experts     some of it; replaces those rows in the file
+    make bench                                           every part in a process of its own
+    python pipelines/bench_engine.py --parts experts     one; replaces its rows in docs/results/bench_engine_<device>.json
+
+A process that once held gigabytes keeps them: the reference's loops then run without page faults, up to half as fast
+again. A training alone has no such past, so each part has its own process.
 """
 
 import argparse
@@ -22,14 +25,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from reference import mtt_step, tesla_step, train_expert, train_student
 
 from medistill import augment, seeds
 from medistill.config import Distill, Experts
+from medistill.data import phantom
 from medistill.distill.iadd import rehearse
 from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps, matching_gradient
-from medistill.evaluate.student import Recipe, fit_all
+from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.experts.train import train_experts
 from medistill.files import read_json, write_json
 from medistill.kernels import Kernels
@@ -54,6 +58,11 @@ class Cell:
     alpha: float
     fits: bool = True
 
+    @property
+    def short(self) -> int:
+        """Inner steps whose graphs fit; where J do not, the speed of a step is that of a short unroll."""
+        return self.inner_steps if self.fits else 2
+
 
 CELLS = {
     "CIFAR-10 ipc 1": Cell(CIFAR, 10, 50, 0, 0.01),
@@ -62,6 +71,9 @@ CELLS = {
     "COVID 112 px ipc 10": Cell(FILM, 40, 40, 0, 0.001, fits=False),
 }
 
+
+STUDENTS, STUDENT_STEPS = 20, 300
+"""Of the comparison of accuracies."""
 
 PARTS = ("distill", "experts", "students", "rest")
 
@@ -90,6 +102,23 @@ class Problem:
     def kernels(self, compiled: bool = True) -> Kernels:
         return Kernels(self.net, self.device, self.cell.batch or self.cell.images, compiled)
 
+    def reference(self, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradient in images and step size, by autograd through the unroll."""
+        return mtt_step(self.net, *self._inputs, self.alpha(), self.steps(inner_steps))
+
+    def ours(self, kernels: Kernels, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same by the sweep."""
+        ones = torch.ones_like(self.start)
+        m = matching_gradient(kernels, *self._inputs, self.alpha(), ones, self.steps(inner_steps))
+        return m.images, m.alpha
+
+    def tesla(self, kernels: Kernels, inner_steps: int) -> torch.Tensor:
+        return tesla_step(kernels, *self._inputs, self.alpha(), self.steps(inner_steps))
+
+    @property
+    def _inputs(self) -> tuple[torch.Tensor, ...]:
+        return self.start, self.target, self.images, self.labels
+
     def steps(self, count: int):
         return draw_steps(
             self.cell.images, self.cell.batch, count, augment.OPERATIONS, seeds.generator(0, "bench steps")
@@ -97,44 +126,6 @@ class Problem:
 
     def alpha(self) -> torch.Tensor:
         return torch.tensor(self.cell.alpha, device=self.device, dtype=self.start.dtype)
-
-
-def reference_step(p: Problem, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One iteration of MTT: every inner step's graph is kept, then one backward pass through all of them."""
-    images, alpha = p.images.clone().requires_grad_(), p.alpha().requires_grad_()
-    student = [p.start.clone().requires_grad_()]
-    for step in p.steps(inner_steps):
-        index = step.index.to(p.device)
-        x = augment.apply(images[index], step.drawn)
-        loss = F.cross_entropy(p.net(student[-1], x), p.labels[index])
-        (grad,) = torch.autograd.grad(loss, student[-1], create_graph=True)
-        student.append(student[-1] - alpha * grad)
-    matched = F.mse_loss(student[-1], p.target, reduction="sum") / F.mse_loss(p.start, p.target, reduction="sum")
-    matched.backward()
-    return images.grad, alpha.grad
-
-
-def our_step(p: Problem, kernels: Kernels, inner_steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by the sweep."""
-    ones, steps = torch.ones_like(p.start), p.steps(inner_steps)
-    m = matching_gradient(kernels, p.start, p.target, p.images, p.labels, p.alpha(), ones, steps)
-    return m.images, m.alpha
-
-
-def tesla_step(p: Problem, kernels: Kernels, inner_steps: int) -> torch.Tensor:
-    """TESLA's pixel gradient: each inner gradient depends on its own images, later ones not on earlier pixels."""
-    alpha, theta, thetas, steps = p.alpha(), p.start, [], p.steps(inner_steps)
-    for step in steps:
-        thetas.append(theta)
-        index = step.index.to(p.device)
-        theta = theta - alpha * kernels.slope(theta, augment.apply(p.images[index], step.drawn), p.labels[index])
-    v = 2 * (theta - p.target) / (p.start - p.target).square().sum()
-    out = torch.zeros_like(p.images)
-    for theta, step in zip(thetas, steps, strict=True):
-        index = step.index.to(p.device)
-        seen, pull = torch.func.vjp(partial(augment.apply, drawn=step.drawn), p.images[index])
-        out.index_add_(0, index, pull(-alpha * kernels.adjoint(theta, seen, p.labels[index], v)[1])[0])
-    return out
 
 
 def interleaved(*calls, device: torch.device, repeats: int) -> list[float]:
@@ -162,23 +153,30 @@ def in_a_fresh_process(name: str, device: str, side: str, inner_steps: int) -> d
 def child(name: str, device_name: str, side: str, inner_steps: int) -> None:
     p = Problem.make(CELLS[name], torch.device(device_name))
     flat = 4 * len(p.start)
-    with watch(p.device) as used:
-        if side == "reference":
-            reference_step(p, inner_steps)
-        else:
-            our_step(p, p.kernels(), inner_steps)
-    print(json.dumps({"bytes": used.bytes, "parameters": flat}))
+    found = {"parameters": flat}
+    if side == "told":
+        settings = Distill(inner_steps=inner_steps, batch=p.cell.batch, importance="off")
+        state, kernels = State.begin(p.images, p.labels, len(p.start), settings), p.kernels()
+        told = rehearse(kernels, state, settings)
+        with watch(p.device, memory=False) as took:
+            p.ours(kernels, inner_steps)
+        found |= {"bytes": told.bytes, "seconds": told.seconds, "took": took.seconds}
+    else:
+        with watch(p.device) as used:
+            if side == "reference":
+                p.reference(inner_steps)
+            else:
+                p.ours(p.kernels(), inner_steps)
+        found["bytes"] = used.bytes
+    print(json.dumps(found))
 
 
 def distill_speed(name: str, device: torch.device, repeats: int) -> list[dict]:
     cell = CELLS[name]
     p = Problem.make(cell, device)
     kernels = p.kernels()
-    # where J graphs do not fit into memory the speed of a step is that of a short unroll
-    j = cell.inner_steps if cell.fits else 2
-    slow, fast = interleaved(
-        partial(reference_step, p, j), partial(our_step, p, kernels, j), device=device, repeats=repeats
-    )
+    j = cell.short
+    slow, fast = interleaved(partial(p.reference, j), partial(p.ours, kernels, j), device=device, repeats=repeats)
     return [row(name, device, "distill_speed", j / slow, j / fast, "inner steps a second", fast_is_good=True)]
 
 
@@ -194,21 +192,6 @@ def distill_memory(name: str, device: torch.device) -> list[dict]:
     return [row(name, device, "distill_memory", reference, needed, "bytes; extrapolated from J 1 and 2")]
 
 
-def reference_expert(images, labels, settings: Experts, index: int) -> None:
-    """An expert as the papers' code trains it."""
-    module = CIFAR.build(seeds.generator(0, "expert", index)).to(images.device)
-    optimizer = torch.optim.SGD(module.parameters(), lr=settings.lr, momentum=settings.momentum)
-    loader = DataLoader(TensorDataset(images, labels), batch_size=settings.batch, shuffle=True)
-    generator = seeds.generator(0, "reference")
-    for _ in range(settings.epochs):
-        for x, y in loader:
-            seen = augment.apply(x, augment.draw(settings.augment, len(x), generator))
-            loss = F.cross_entropy(module(seen), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-
 def experts_speed(device: torch.device, repeats: int) -> list[dict]:
     count, size = (10, 5000) if device.type == "cuda" else (4, 1024)
     settings = Experts(count=count, epochs=2 if device.type == "cuda" else 1, batch=256, augment=[*augment.OPERATIONS])
@@ -219,7 +202,7 @@ def experts_speed(device: torch.device, repeats: int) -> list[dict]:
 
     def reference():
         for index in range(count):
-            reference_expert(images, labels, settings, index)
+            train_expert(images, labels, CIFAR, settings, index)
 
     def ours():
         for _ in train_experts(images, labels, CIFAR, settings, 0, range(count), compiled=compiled):
@@ -231,21 +214,6 @@ def experts_speed(device: torch.device, repeats: int) -> list[dict]:
     return [row(name, device, "experts_speed", epochs / slow, epochs / fast, "epochs a second", fast_is_good=True)]
 
 
-def reference_student(images, labels, recipe: Recipe, index: int) -> None:
-    """A student as the papers' code trains it."""
-    module = CIFAR.build(seeds.generator(0, "student", index)).to(images.device)
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=0.01, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    generator = seeds.generator(0, "reference")
-    for _ in range(recipe.steps):
-        seen = augment.apply(images, augment.draw(recipe.augment, len(images), generator))
-        loss = F.cross_entropy(module(seen), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
 def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
     recipe, students = Recipe(steps=300 if device.type == "cuda" else 300 // ipc, batch=256), 5
     compiled = device.type == "cpu"  # as the full number of steps would be
@@ -255,7 +223,7 @@ def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
 
     def reference():
         for index in range(students):
-            reference_student(images, labels, recipe, index)
+            train_student(images, labels, CIFAR, recipe, index)
 
     def ours():
         generators = [seeds.generator(0, "student", index) for index in range(students)]
@@ -265,6 +233,26 @@ def evaluate_speed(ipc: int, device: torch.device, repeats: int) -> list[dict]:
     slow, fast = (seconds / recipe.steps for seconds in interleaved(reference, ours, device=device, repeats=repeats))
     name = f"CIFAR-10 ipc {ipc}, {students} students"
     return [row(name, device, "evaluate_speed", 1 / slow, 1 / fast, "steps of all a second", fast_is_good=True)]
+
+
+def accuracies(device: torch.device) -> dict:
+    """Accuracy of students trained by either loop, over seeds: mean and standard error, on phantom films."""
+    architecture = Architecture("convnet", channels=1, classes=3, size=32, width=32, depth=3)
+    recipe = Recipe(steps=STUDENT_STEPS, batch=256)
+    (images, labels), (test, truth) = (phantom.films(count, 32, seed) for count, seed in ((10, 0), (200, 1)))
+    images, labels, test = ((t - 0.5) / 0.25 if t.is_floating_point() else t for t in (images, labels, test))
+    images, labels = images.to(device), labels.to(device)
+    generators = [seeds.generator(0, "student", index) for index in range(STUDENTS)]
+    ours = fit_all(images, labels, architecture, 0.01, recipe, generators, device)
+    sides = {
+        "reference": [train_student(images, labels, architecture, recipe, i) for i in range(STUDENTS)],
+        "ours": [module for _, module in ours],
+    }
+    found: dict = {"seeds": STUDENTS, "images": len(images), "test": len(test)}
+    for side, modules in sides.items():
+        right = [(predict(module, test, device).argmax(1) == truth).double().mean().item() for module in modules]
+        found[side] = {"mean": statistics.mean(right), "standard_error": statistics.stdev(right) / STUDENTS**0.5}
+    return found
 
 
 def flatness(device: torch.device) -> dict:
@@ -283,8 +271,8 @@ def gradients(device: torch.device) -> list[dict]:
     exact_p, p = Problem.make(cell, device, torch.float64), Problem.make(cell, device)
     exact_k, kernels = exact_p.kernels(compiled=False), p.kernels()
     for j in (5, 20, 50):
-        exact = our_step(exact_p, exact_k, j)[0].flatten()
-        for side, found in (("ours", our_step(p, kernels, j)[0]), ("TESLA", tesla_step(p, kernels, j))):
+        exact = exact_p.ours(exact_k, j)[0].flatten()
+        for side, found in (("ours", p.ours(kernels, j)[0]), ("TESLA", p.tesla(kernels, j))):
             found = found.flatten().double()
             cosine = F.cosine_similarity(found, exact, 0).item()
             rows.append({"J": j, "side": side, "cosine": cosine, "length": (found.norm() / exact.norm()).item()})
@@ -292,23 +280,14 @@ def gradients(device: torch.device) -> list[dict]:
 
 
 def estimates(name: str, device: torch.device) -> dict:
-    """What is told before the work starts, beside what an iteration then takes."""
-    cell = CELLS[name]
-    p, j = Problem.make(cell, device), cell.inner_steps if cell.fits else 2
-    settings = Distill(inner_steps=j, batch=cell.batch, importance="off")
-    state = State.begin(p.images, p.labels, len(p.start), settings)
-    kernels = p.kernels()
-    with watch(device) as taken:
-        told = rehearse(kernels, state, settings)
-        begun = time.perf_counter()
-        our_step(p, kernels, j)
-        seconds = time.perf_counter() - begun
+    """What is told before the work starts, beside what an iteration then takes; memory in a fresh process each."""
+    told, took = (in_a_fresh_process(name, device.type, side, CELLS[name].short) for side in ("told", "ours"))
     return {
         "cell": name,
-        "told_s": told.seconds,
-        "took_s": seconds,
-        "told_bytes": told.bytes,
-        "took_bytes": taken.bytes,
+        "told_s": told["seconds"],
+        "took_s": told["took"],
+        "told_bytes": told["bytes"],
+        "took_bytes": took["bytes"],
     }
 
 
@@ -344,13 +323,14 @@ def main() -> None:
     if "rest" in chosen.parts:
         result["flat"], result["gradient"] = flatness(device), gradients(device)
         result["estimates"] = [estimates(name, device) for name in CELLS]
-        for key in ("flat", "gradient", "estimates"):
+        result["accuracy"] = accuracies(device)
+        for key in ("flat", "gradient", "estimates", "accuracy"):
             print(key, json.dumps(result[key]))
     fresh = {(row["cell"], row["measure"]) for row in rows}
     result["rows"] = [row for row in result["rows"] if (row["cell"], row["measure"]) not in fresh] + rows
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     result["machine"] = f"{platform.machine()}, {where}, torch {torch.__version__}"
-    result["command"] = f"python pipelines/bench_engine.py --repeats {chosen.repeats}"
+    result["command"] = f"make bench (--repeats {chosen.repeats})"
     write_json(file, result)
 
 

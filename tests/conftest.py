@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def real_data() -> Path:
     """The folder of real data; the test that asks for it carries the marker `realdata`."""
     return data_folder()
+
+
+@pytest.fixture
+def little_cifar10(real_data: Path, tmp_path: Path) -> Path:
+    """A data folder that holds cifar10/cifar-10-batches-py: sixty rows of each real batch, as Python 3 writes them."""
+    whole = real_data / "cifar10" / "cifar-10-batches-py"
+    little = tmp_path / "data" / "cifar10" / whole.name
+    little.mkdir(parents=True)
+    for path in sorted(whole.iterdir()):
+        if path.suffix == ".html":
+            continue
+        with path.open("rb") as file:
+            content = pickle.load(file, encoding="bytes")
+        content = {key: value[:60] if key in (b"data", b"labels") else value for key, value in content.items()}
+        (little / path.name).write_bytes(pickle.dumps(content, protocol=2))
+    return tmp_path / "data"
 
 
 @pytest.fixture(autouse=True)

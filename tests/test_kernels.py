@@ -10,7 +10,7 @@ from torch import nn
 
 from medistill import kernels as module
 from medistill import seeds
-from medistill.kernels import Kernels, earns_compiling
+from medistill.kernels import Compiler, Kernels, earns_compiling
 from medistill.nets import Architecture, Flat, flatten
 
 CPU = torch.device("cpu")
@@ -106,6 +106,7 @@ def test_without_a_compiler_it_goes_on_and_says_so_once(monkeypatch, caplog):
         raise RuntimeError("no C++ compiler was found")
 
     monkeypatch.setattr(torch._inductor, "compile", broken)
+    monkeypatch.setattr(module, "COMPILER", Compiler())
     net, *arguments = problem()
     kernels = Kernels(net, CPU, batch=7, compiled=True)
     for mine, reference in zip(ours(kernels, *arguments), autograd(net, *arguments), strict=True):

@@ -1,6 +1,7 @@
 """The studies run on a shrunken config, and the table they write holds what the stages measured."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,71 @@ def test_the_covid19_study_shrunk(tiny, tmp_path):
     assert all(row["mean"] in measured for name in names for row in rows[name])
     assert 0 <= table["aspect ratio and source only"]["auroc_positive"] <= 1
     assert "MARKED" not in json.dumps(table)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_cifar10_study_shrunk(little_cifar10, tmp_path):
+    """Guards the command that runs the published benchmark: both budgets, both starts, both methods (about 60 s)."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PIPELINES)!r}); import cifar10\n"
+        "cifar10.BUDGETS = {'ipc 1': {'ipc': 1, 'inner_steps': 2, 'max_start_epoch': 1},\n"
+        "                   'ipc 2': {'ipc': 2, 'inner_steps': 2, 'max_start_epoch': 1}}\n"
+        "cifar10.SCALES['small'] = {'net.width': 4, 'threads': 1, 'data.zca': 'false', 'experts.count': 1,\n"
+        "    'experts.epochs': 3, 'distill.iterations': 2, 'evaluate.steps': 5, 'evaluate.seeds': 2}\n"
+        "if __name__ == '__main__': cifar10.main()\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "configs").symlink_to(PIPELINES.parent / "configs")
+    words = [sys.executable, "study.py", "--cohort", str(little_cifar10 / "cifar10"), "--", "--track", "false"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = json.loads((tmp_path / "docs" / "results" / "cifar10_small.json").read_text())
+    arms = {f"ipc {n}, {s} start, {m}" for n in (1, 2) for s in ("real", "noise") for m in ("MTT", "IADD")}
+    assert set(table["rows"]) == arms | {"all training images"} | {f"ipc {n}, random real images" for n in (1, 2)}
+    assert table["rows"]["ipc 2, noise start, IADD"]["images"] == 20
+    evaluations = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*/evaluate-*/evaluation.json")]
+    measured = [e["arms"]["distilled"]["mean"] for e in evaluations]
+    assert all(table["rows"][arm]["mean"] in measured for arm in arms)
+    assert str(tmp_path) not in json.dumps(table)
+
+
+@pytest.mark.slow
+def test_the_engine_benchmark_tiny(tmp_path):
+    """Guards `make bench`: every kind of row, from small networks and loops, uncompiled (about 50 s)."""
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    code = (PIPELINES / "bench_engine.py").read_text()
+    for old, new in {
+        "32, 128, 3)": "16, 4, 2)",
+        "112, 128, 5)": "16, 4, 2)",
+        "CIFAR, 10, 50, 0": "CIFAR, 10, 3, 0",
+        "FILM, 40, 40, 0": "FILM, 8, 4, 0",
+        "\n\n\nSTUDENTS": "\nCELLS = {name: CELLS[name] for name in (*CELLS,)[::3]}\nSTUDENTS",
+        "STUDENT_STEPS = 20, 300": "STUDENT_STEPS = 3, 20",
+        "compiled: bool = True": "compiled: bool = False",
+        'compiled = device.type == "cpu"': "compiled = False",
+        "(4, 1024)": "(2, 64)",
+        "300 // ipc": "4",
+        "3, 32, 32,": "3, 16, 16,",
+        "for j in (20, 200)": "for j in (2, 4)",
+        '["J 200"] / peaks["J 20"]': '["J 4"] / max(1, peaks["J 2"])',
+        "for j in (5, 20, 50)": "for j in (2, 3)",
+    }.items():
+        assert old in code, old
+        code = code.replace(old, new)
+    (tmp_path / "bench.py").write_text(code)
+    words = [sys.executable, "bench.py", "--repeats", "1", "--device", "cpu"]
+    beside = {**os.environ, "PYTHONPATH": str(PIPELINES)}
+    done = subprocess.run(words, cwd=tmp_path, env=beside, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "docs" / "results" / "bench_engine_cpu.json").read_text())
+    measures = [row["measure"] for row in found["rows"]]
+    assert measures == ["distill_memory", "distill_speed"] * 2 + ["experts_speed"] + ["evaluate_speed"] * 2
+    for row in found["rows"]:
+        better = row["reference"] / row["ours"] if "bytes" in row["unit"] else row["ours"] / row["reference"]
+        assert row["ratio"] == pytest.approx(better)
+    ours = [row for row in found["gradient"] if row["side"] == "ours"]
+    assert all(row["cosine"] > 0.999 and abs(row["length"] - 1) < 0.01 for row in ours) and len(ours) == 2
+    assert all(1 / 3 < found["accuracy"][side]["mean"] <= 1 for side in ("reference", "ours"))
+    assert all(told["told_s"] > 0 and told["told_bytes"] > 0 for told in found["estimates"])

@@ -3,7 +3,7 @@
 import copy
 import shutil
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from medistill import kernels, seeds, sgd
 from medistill.nets import Architecture, Flat, flatten
+from medistill.resources import Used
 from medistill.sgd import Lesson, Task
 
 ARCHITECTURE = Architecture("convnet", 2, 3, 16, 6, 2)
@@ -95,6 +96,19 @@ def test_compiled_ways_equal_torch_sgd(way):
     agree(way, torch.float32, 1e-5, compiled=True)
 
 
+def compiled_functions(monkeypatch):
+    """A list that grows with every function that would be compiled from now on."""
+    asked = []
+
+    def remember(net, function, *_arguments):
+        asked.append(1)
+        return lambda *inputs: function(copy.deepcopy(net), *inputs)
+
+    monkeypatch.setattr(kernels, "_compile", remember)
+    monkeypatch.setattr(kernels, "COMPILER", kernels.Compiler())
+    return asked
+
+
 def workers(threads, networks=NETWORKS, **choice):
     """The threads that fetch the steps, by name."""
     torch.set_num_threads(threads)
@@ -116,17 +130,13 @@ def test_the_way_depends_on_threads_networks_and_length(monkeypatch):
     assert len(workers(2, images=1) - main) == 2
     assert len(workers(4, images=1) - main) == 5
     assert workers(2, networks=1, images=1) == workers(1, images=1) == main
-    asked = []
-
-    def remember(net, function, *_arguments):
-        asked.append(1)
-        return lambda *inputs: function(copy.deepcopy(net), *inputs)
-
-    monkeypatch.setattr(kernels, "_compile", remember)
+    asked = compiled_functions(monkeypatch)
     assert workers(1, images=1e9) == main and len(asked) == 1
-    assert len(workers(2, images=1e9) - main) == 2 and len(asked) == 2  # compiled once for all threads
-    assert len(workers(2, images=1e9, compiled=False) - main) == 2 and len(asked) == 2
-    assert len(workers(2, images=1, compiled=True) - main) == 2 and len(asked) == 3
+    asked = compiled_functions(monkeypatch)
+    assert len(workers(2, images=1e9) - main) == 2 and len(asked) == 1  # once for all threads
+    assert len(workers(2, images=1, compiled=True) - main) == 2 and len(asked) == 1  # and for good
+    asked = compiled_functions(monkeypatch)
+    assert len(workers(2, images=1e9, compiled=False) - main) == 2 and not asked
     assert list(sgd.train(Task(task(torch.float32).net, [], [], 7, 0.9), images=0)) == []
 
 
@@ -166,3 +176,43 @@ def test_classes_become_probabilities():
     assert hard.dtype == torch.float64 and hard.tolist() == [[0, 0, 1], [1, 0, 0]]
     soft = torch.tensor([[0.25, 0.75]])
     assert torch.equal(sgd.probabilities(soft, 2, like), soft.double())
+
+
+@pytest.mark.parametrize(("threads", "networks"), [(1, 5), (2, 5), (2, 1)])
+def test_a_rehearsal_tells_what_it_will_take_and_changes_nothing(threads, networks):
+    torch.set_num_threads(threads)
+    told = []
+
+    def train(**rehearsal):
+        t = task(torch.float32)
+        t = Task(t.net, t.starts[:networks], t.courses[:networks], 7, 0.9)
+        return {(r.number, r.loss): r.theta for r in sgd.train(t, 7 * STEPS, **rehearsal)}
+
+    plain = train()
+    rehearsed = train(rehearsal=next(batches(9, torch.float32)), told=told.append)
+    assert len(told) == 1 and told[0].seconds > 0 and told[0].bytes is not None
+    assert plain.keys() == rehearsed.keys() and all(plain[k].equal(rehearsed[k]) for k in plain)
+
+
+def test_a_rehearsal_counts_steps_and_networks(monkeypatch):
+    """Three steps of as many networks as are worked at once stand for all steps of all networks."""
+    torch.set_num_threads(1)
+
+    @contextmanager
+    def watched(device, memory=True):
+        used = Used(bytes=7 if memory else None)
+        yield used
+        used.seconds = 1.5 if not memory else 5.0
+
+    monkeypatch.setattr(sgd, "watch", watched)
+    t, told = task(torch.float32), []
+    list(sgd.train(t, 7 * STEPS, rehearsal=next(batches(9, torch.float32)), told=told.append))
+    assert told == [Used(1.5 / 3 * STEPS * NETWORKS, 7)]
+
+
+def test_what_a_rehearsal_compiled_serves_the_run(monkeypatch):
+    asked = compiled_functions(monkeypatch)
+    torch.set_num_threads(2)
+    lesson = next(batches(9, torch.float32))
+    list(sgd.train(task(torch.float32), 1e9, rehearsal=lesson, told=lambda used: None))
+    assert len(asked) == 1

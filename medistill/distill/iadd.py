@@ -64,7 +64,7 @@ class Gradient:
 def kernels_for(trajectories: Trajectories, state: State, settings: Distill) -> Kernels:
     """The network's kernels for the batches of this distillation, compiled or not as the state says."""
     net = Flat(trajectories.architecture).to(state.images.device, state.images.dtype)
-    return Kernels(net, state.images.device, _batch(state, settings), compiled=bool(state.compiled))
+    return Kernels(net, state.images.device, _batch(state, settings), bool(state.compiled))
 
 
 def distill(

@@ -13,6 +13,7 @@ from medistill.errors import UserError
 from medistill.evaluate import metrics
 from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.nets import Architecture
+from medistill.resources import Used
 from medistill.seeds import generator
 
 
@@ -101,17 +102,18 @@ def evaluate_arm(
     resamples: int = 1000,
     progress: Callable[[int], None] = lambda steps: None,
     compiled: bool | None = None,
+    told: Callable[[Used], None] | None = None,
 ) -> Arm:
     """Train one student a seed on normalised images (N, C, H, W), targets (N, K) or (N,), and measure it.
 
     Arms with the same base seed share each seed's initial network, so their differences are paired.
-    `progress` and `compiled` are those of `fit_all`. Raises UserError for a class without a film in `val` or
+    `progress`, `compiled` and `told` are those of `fit_all`. Raises UserError for a class without a film in `val` or
     `test`, an unknown positive class, or a loss that diverges.
     """
     _check(val, test, positive)
     val_pixels, test_pixels = val.pixels(), test.pixels()
     generators = [generator(base_seed, "student", seed) for seed in seeds]
-    students = fit_all(images, targets, architecture, lr, recipe, generators, device, progress, compiled)
+    students = fit_all(images, targets, architecture, lr, recipe, generators, device, progress, compiled, told=told)
     predicted = {
         number: (predict(student, val_pixels, device), predict(student, test_pixels, device))
         for number, student in students

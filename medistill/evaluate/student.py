@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medistill import augment, sgd
 from medistill.errors import UserError
 from medistill.nets import Architecture, Flat, flatten
+from medistill.resources import Used
 
 # Reading a value makes a GPU wait, so a diverged student is noticed within this many steps.
 CHECK_EVERY = 100
@@ -65,6 +66,7 @@ def fit_all(
     progress: Callable[[int], None] = lambda steps: None,
     compiled: bool | None = None,
     of: int = 0,
+    told: Callable[[Used], None] | None = None,
 ) -> Iterator[tuple[int, nn.Module]]:
     """Train a fresh network a generator; yields its number and it, in evaluation mode, as one is done.
 
@@ -82,6 +84,7 @@ def fit_all(
         progress: told of so many more steps, of whichever student.
         compiled: whether to use torch.compile; None: where it pays.
         of: networks of the whole run, when other processes train the rest.
+        told: told beforehand what all of it will take.
 
     Raises:
         UserError: when training diverges.
@@ -94,8 +97,9 @@ def fit_all(
     net = Flat(architecture).to(device, images.dtype)
     starts = [flatten(module) for module in modules]
     task = sgd.Task(net, starts, courses, batch, recipe.momentum, recipe.weight_decay, of=of)
+    rehearsal = sgd.Lesson(images[:batch], targets[:batch], lr)
     done = [0] * len(modules)
-    with closing(sgd.train(task, recipe.steps * batch, compiled)) as reports:
+    with closing(sgd.train(task, recipe.steps * batch, compiled, rehearsal, told)) as reports:
         for report in reports:
             before, done[report.number] = done[report.number], min(done[report.number] + CHECK_EVERY, recipe.steps)
             _check_finite(report.theta, done[report.number], lr)

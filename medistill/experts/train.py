@@ -10,6 +10,7 @@ from medistill import augment, seeds, sgd
 from medistill.config import Experts
 from medistill.errors import UserError
 from medistill.nets import Architecture, Flat, flatten
+from medistill.resources import Used
 
 
 def train_experts(
@@ -21,6 +22,7 @@ def train_experts(
     indices: Sequence[int],
     progress: Callable[[int, int, float], None] = lambda index, epoch, loss: None,
     compiled: bool | None = None,
+    told: Callable[[Used], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Train the experts of these numbers; yields a number and its trajectory (T+1, P) on the CPU as one is done.
 
@@ -37,6 +39,7 @@ def train_experts(
         indices: numbers of the experts.
         progress: called after every epoch of an expert with its index, the epoch and its mean loss.
         compiled: whether to use torch.compile; None: where it pays.
+        told: told beforehand what all of it will take.
 
     Raises:
         UserError: when the loss of an expert is no longer finite.
@@ -46,9 +49,11 @@ def train_experts(
     generators = [seeds.generator(seed, "expert", index) for index in indices]
     starts = [flatten(architecture.build(generator)).to(images) for generator in generators]
     courses = [_course(images, targets, settings, generator) for generator in generators]
-    task = sgd.Task(net, starts, courses, min(settings.batch, len(images)), settings.momentum, of=settings.count)
+    batch = min(settings.batch, len(images))
+    task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count)
+    rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
-    with closing(sgd.train(task, settings.epochs * len(images), compiled)) as reports:
+    with closing(sgd.train(task, settings.epochs * len(images), compiled, rehearsal, told)) as reports:
         for report in reports:
             rows, index = trajectories[report.number], indices[report.number]
             epoch = len(rows)

@@ -205,7 +205,12 @@ def _measure(
             settings.resamples,
             bar.update,
             session.compiled,
+            bar.estimate(_plan(name, len(numbers), recipe)),
         )
+
+
+def _plan(name: str, students: int, recipe: Recipe) -> str:
+    return f"students: {name}: {students} networks of {recipe.steps} steps each"
 
 
 def _predictions(
@@ -222,9 +227,20 @@ def _predictions(
     generators = [seeds.generator(session.config.seed, "student", number) for number in mine]
     architecture, device = architecture_of(session, splits), session.device
     with session.bar(len(mine) * recipe.steps, f"students: {name}", "step") as bar:
-        for place, student in fit_all(
-            images, targets, architecture, lr, recipe, generators, device, bar.update, session.compiled, count
-        ):
+        trained = fit_all(
+            images,
+            targets,
+            architecture,
+            lr,
+            recipe,
+            generators,
+            device,
+            bar.update,
+            session.compiled,
+            count,
+            bar.estimate(_plan(name, len(mine), recipe)),
+        )
+        for place, student in trained:
             on_val[mine[place]] = predict(student, val, device)
             on_test[mine[place]] = predict(student, test, device)
     return list(group.total(on_val)), list(group.total(on_test))

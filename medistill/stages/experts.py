@@ -33,7 +33,6 @@ def experts(session: Session) -> None:
         session.say(f"experts: {len(files)} trajectories are there already -> {work.folder}")
         return
     settings, train = session.config.experts, splits.train
-    session.say(f"experts: {len(missing)} to train, {settings.epochs} epochs each")
     params = {"experts": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
     with session.stage(work, params, {"data": train.digest}) as run:
         if run:
@@ -54,6 +53,7 @@ def _train(session: Session, splits: Splits, files: list[Path], mine: list[int],
     settings, train = session.config.experts, splits.train
     images, labels = train.pixels().to(session.device), train.labels.to(session.device)
     architecture = architecture_of(session, splits)
+    each = " in each process" if session.group.size > 1 else ""
     losses = torch.zeros(len(files), settings.epochs, dtype=torch.float64)
     with session.bar(len(mine) * settings.epochs, "experts", "epoch") as bar:
 
@@ -63,8 +63,9 @@ def _train(session: Session, splits: Splits, files: list[Path], mine: list[int],
             if run:
                 run.metrics(epoch, {f"loss/expert_{index:03d}": loss})
 
+        told = bar.estimate(f"experts: {len(mine)} to train{each}, {settings.epochs} epochs of each")
         for index, rows in train_experts(
-            images, labels, architecture, settings, session.config.seed, mine, progress, session.compiled
+            images, labels, architecture, settings, session.config.seed, mine, progress, session.compiled, told
         ):
             save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
     return losses

@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from medistill.resources import Used
+
 EVERY = 60.0
 """Seconds between two lines of a log."""
 
@@ -64,6 +66,16 @@ class Progress:
         left = (now - self._began) / (self.n - self._start) * (self._total - self.n)
         parts = [f"{self._name}: {self.n} of {self._total}", note, f"about {duration(left)} left"]
         self._say(", ".join(part for part in parts if part))
+
+    def estimate(self, what: str) -> Callable[[Used], None]:
+        """A function that says what will be done and what it will take, above the bar."""
+
+        def told(used: Used) -> None:
+            self._bar.clear()
+            self._say(f"{what}, about {cost(used.seconds, used.bytes)}")
+            self._bar.refresh()
+
+        return told
 
     def __enter__(self) -> Self:
         return self

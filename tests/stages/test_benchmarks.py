@@ -1,7 +1,6 @@
 """Public benchmarks through the stages: check, the shipped configs shrunk, and whitened data from end to end."""
 
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -151,23 +150,10 @@ def test_experts_of_plain_and_whitened_data_do_not_mix(whitened, toy, tmp_path, 
     assert "there already" in medistill("experts", tmp_path, capsys, **options)
 
 
-def subset(real, folder):
-    """Sixty rows of each real CIFAR-10 batch, as Python 3 writes them."""
-    (folder / "cifar10" / real.name).mkdir(parents=True)
-    for path in sorted(real.iterdir()):
-        if path.suffix == ".html":
-            continue
-        with path.open("rb") as file:
-            content = pickle.load(file, encoding="bytes")
-        content = {key: value[:60] if key in (b"data", b"labels") else value for key, value in content.items()}
-        (folder / "cifar10" / real.name / path.name).write_bytes(pickle.dumps(content, protocol=2))
-
-
 @pytest.mark.realdata
-def test_the_shipped_cifar10_config_shrunk(real_data, tmp_path, capsys, monkeypatch):
+def test_the_shipped_cifar10_config_shrunk(little_cifar10, tmp_path, capsys, monkeypatch):
     """Without whitening, whose 3,072 eigenvectors take longer than all the rest."""
-    subset(real_data / "cifar10" / "cifar-10-batches-py", tmp_path)
-    monkeypatch.setenv("MEDISTILL_DATA", str(tmp_path))
+    monkeypatch.setenv("MEDISTILL_DATA", str(little_cifar10))
     config = "configs/cifar10.yaml"
     told = medistill("run", tmp_path / "run", capsys, config=config, data__zca="false", expect=2)
     assert "note: cifar-10-batches-py: not the official files" in told

@@ -5,8 +5,8 @@ The reference is trajectory matching as the papers' code writes it: autograd thr
 (median of repeats), memory is that of a fresh process each: the peak less what data and model took. Images are
 noise: nothing here depends on their content.
 
-    make bench                                           every part in a process of its own
-    python pipelines/bench_engine.py --parts experts     one; replaces its rows in docs/results/bench_engine_<device>.json
+    make bench                                         every part in a process of its own
+    python pipelines/bench_engine.py --parts experts   one; replaces its rows in docs/results/bench_engine_<device>.json
 
 A process that once held gigabytes keeps them: the reference's loops then run without page faults, up to half as fast
 again. A training alone has no such past, so each part has its own process.

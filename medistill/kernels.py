@@ -81,9 +81,7 @@ class Kernels:
         networks: how many are worked at once, by `descents` or in threads; they share the memory of a piece.
     """
 
-    def __init__(
-        self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1
-    ):
+    def __init__(self, net: Flat, device: torch.device, batch: int, compiled: bool = False, networks: int = 1):
         self.net = net
         self.device = device
         self._asked = compiled

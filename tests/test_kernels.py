@@ -101,6 +101,34 @@ def test_compiled_kernels_are_as_right_as_eager_ones():
         assert relative(mine.double(), exact) < 2e-5
 
 
+def test_one_function_is_compiled_a_shape_a_network_and_a_number_of_threads(monkeypatch):
+    """A batch that its pieces do not divide is filled up; what differs in anything else is a function of its own."""
+    compiled = []
+
+    def remember(net, function, *arguments):
+        compiled.append((function.__name__, len(arguments[1]), arguments[0].dtype))
+        return lambda *inputs: function(copy.deepcopy(net), *inputs)
+
+    monkeypatch.setattr(module, "_compile", remember)
+    monkeypatch.setattr(module, "COMPILER", Compiler())
+    net, *arguments = problem()
+    monkeypatch.setitem(module.PIECE_BYTES, "cpu", 3 * net.widest)
+    reference = autograd(net, *arguments)
+    for _ in range(2):
+        found = ours(Kernels(net, CPU, batch=7, compiled=True), *arguments)
+        assert all(relative(mine, exact) < 1e-12 for mine, exact in zip(found, reference, strict=True))
+    once = [("_slope_and_loss", 3, torch.float64), ("_adjoint", 3, torch.float64)]
+    assert compiled == once
+    torch.set_num_threads(2)
+    ours(Kernels(net, CPU, batch=7, compiled=True), *arguments)
+    assert compiled == 2 * once
+    smooth = copy.deepcopy(net)
+    smooth.module[2] = nn.SiLU()
+    found = ours(Kernels(smooth, CPU, batch=7, compiled=True), *arguments)
+    assert relative(found[0], autograd(smooth, *arguments)[0]) < 1e-12
+    assert compiled == 3 * once
+
+
 def test_without_a_compiler_it_goes_on_and_says_so_once(monkeypatch, caplog):
     def broken(*_arguments):
         raise RuntimeError("no C++ compiler was found")

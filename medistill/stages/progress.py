@@ -87,8 +87,11 @@ class Progress:
 
 
 def cost(seconds: float, held: int | None) -> str:
-    """Time and memory as a person says them: `12 min and 1.2 GB of memory`."""
-    return duration(seconds) + ("" if held is None else f" and {held / 1e9:.1f} GB of memory")
+    """Time and memory as a person says them: `12 min and 1.2 GB of memory`, `40 s and 70 MB of memory`."""
+    if held is None:
+        return duration(seconds)
+    memory = f"{held / 1e9:.1f} GB" if held >= 1e9 else f"{held / 1e6:.0f} MB"
+    return f"{duration(seconds)} and {memory} of memory"
 
 
 def duration(seconds: float) -> str:

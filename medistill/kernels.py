@@ -138,7 +138,10 @@ class Kernels:
 
     def _call(self, function: Callable[..., Any], *arguments: Tensor) -> Any:
         """Run a function, compiled for these shapes the first time they are seen."""
-        ready = COMPILER.ready(self._identity, self.net, function, *arguments) if self._asked else None
+        if not self._asked:
+            return function(self.net, *arguments)
+        arguments = tuple(argument.contiguous() for argument in arguments)  # as it was compiled for
+        ready = COMPILER.ready(self._identity, self.net, function, *arguments)
         if ready is None:
             return function(self.net, *arguments)
         found = ready(*arguments)
@@ -171,8 +174,10 @@ class Compiler:
             if self.works and key not in self._ready:
                 try:
                     self._ready[key] = _compile(net, function, *arguments)
+                except (MemoryError, torch.OutOfMemoryError):
+                    raise
                 except Exception as error:
-                    cause = str(error).strip().splitlines()[0][:120]
+                    cause = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
                     log.warning("torch.compile does not work here (%s); going on without it, about half as fast", cause)
                     self.works = False
         return self._ready[key] if self.works else None

@@ -35,7 +35,7 @@ def watch(device: torch.device, memory: bool = True) -> Iterator[Used]:
     used.seconds = time.perf_counter() - started
     if before is not None:
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
-        used.bytes = max(0, peak - before)
+        used.bytes = None if peak is None else max(0, peak - before)
 
 
 def _begin(device: torch.device) -> int | None:
@@ -51,7 +51,7 @@ def _begin(device: torch.device) -> int | None:
         return None
 
 
-def _status(name: str) -> int:
-    """A line of the process's status, in bytes."""
-    line = next(line for line in (PROCESS / "status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
+def _status(name: str) -> int | None:
+    """A line of the process's status, in bytes; None where the system has no such line."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)

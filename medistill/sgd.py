@@ -4,6 +4,7 @@ Networks are independent, so on a CPU each is given threads of its own: the smal
 many small layers of a ConvNet leave cores waiting when they share out one operation. On a GPU they are stacked.
 """
 
+import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,7 @@ class Task:
         compiled: whether torch.compile is used.
         of: networks of the whole run, of which these may be some; the way is chosen by it, so that any number of
             processes and any rerun choose alike and end with the same bytes.
+        kept: bytes that the caller keeps of each network while it trains.
     """
 
     net: Flat
@@ -72,6 +74,7 @@ class Task:
     weight_decay: float = 0.0
     compiled: bool = False
     of: int = 0
+    kept: int = 0
 
     @property
     def count(self) -> int:
@@ -137,7 +140,10 @@ def _rehearse(task: Task, way: Way, at_once: int, lesson: Lesson, steps: float) 
         run(1)  # warms up and compiles
         with watch(device, memory=False) as three:
             run(3)
-    return Used(three.seconds / 3 * steps * len(task.starts) / len(starts), everything.bytes)
+    rounds = math.ceil(len(task.starts) / len(starts))
+    kept = task.kept * (len(starts) + 1)  # and one that is being handed over
+    held = None if everything.bytes is None else everything.bytes + kept
+    return Used(three.seconds / 3 * steps * rounds, held)
 
 
 def one_by_one(task: Task) -> Iterator[Report]:

@@ -129,9 +129,52 @@ def test_one_function_is_compiled_a_shape_a_network_and_a_number_of_threads(monk
     assert compiled == 3 * once
 
 
-def test_without_a_compiler_it_goes_on_and_says_so_once(monkeypatch, caplog):
+def test_an_array_laid_out_otherwise_is_brought_into_the_layout_that_was_compiled(monkeypatch):
+    seen = []
+
+    def strict(net, function, *_arguments):
+        def call(*inputs):
+            seen.append(all(i.is_contiguous() for i in inputs))
+            return function(copy.deepcopy(net), *inputs)
+
+        return call
+
+    monkeypatch.setattr(module, "_compile", strict)
+    monkeypatch.setattr(module, "COMPILER", Compiler())
+    net, theta, x, y, v = problem()
+    laid = (
+        torch.stack([theta, theta], 1)[:, 0],
+        x.contiguous(memory_format=torch.channels_last),
+        y.T.contiguous().T,
+        v,
+    )
+    found = ours(Kernels(net, CPU, batch=7, compiled=True), *laid)
+    assert all(relative(mine, exact) < 1e-12 for mine, exact in zip(found, autograd(net, theta, x, y, v), strict=True))
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full")])
+def test_no_memory_is_no_missing_compiler(monkeypatch, error):
+    def full(*_arguments):
+        raise error
+
+    monkeypatch.setattr(torch._inductor, "compile", full)
+    monkeypatch.setattr(module, "COMPILER", Compiler())
+    net, theta, x, y, _ = problem()
+    with pytest.raises(type(error), match="full"):
+        Kernels(net, CPU, batch=7, compiled=True).slope(theta, x, y)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("no C++ compiler was found\nin full"), "no C++ compiler was found"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_without_a_compiler_it_goes_on_and_says_so_once(monkeypatch, caplog, error, said):
     def broken(*_arguments):
-        raise RuntimeError("no C++ compiler was found")
+        raise error
 
     monkeypatch.setattr(torch._inductor, "compile", broken)
     monkeypatch.setattr(module, "COMPILER", Compiler())
@@ -141,5 +184,5 @@ def test_without_a_compiler_it_goes_on_and_says_so_once(monkeypatch, caplog):
         assert relative(mine, reference) < 1e-12
     assert not kernels.compiled
     assert [r.getMessage() for r in caplog.records] == [
-        "torch.compile does not work here (no C++ compiler was found); going on without it, about half as fast"
+        f"torch.compile does not work here ({said}); going on without it, about half as fast"
     ]

@@ -26,3 +26,12 @@ def test_where_the_system_tells_nothing_the_memory_is_unknown(monkeypatch, tmp_p
     with watch(CPU) as used:
         pass
     assert used.bytes is None
+
+
+def test_a_system_that_tells_no_peak_stops_nothing(monkeypatch, tmp_path):
+    (tmp_path / "clear_refs").touch()
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t100 kB\n")
+    monkeypatch.setattr(resources, "PROCESS", tmp_path)
+    with watch(CPU) as used:
+        pass
+    assert used.bytes is None and used.seconds > 0

@@ -5,6 +5,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -210,6 +211,11 @@ def test_a_rehearsal_counts_steps_and_networks(monkeypatch):
     t, told = task(torch.float32), []
     list(sgd.train(t, 7 * STEPS, rehearsal=next(batches(9, torch.float32)), told=told.append))
     assert told == [Used(1.5 / 3 * STEPS * NETWORKS, 7)]
+    torch.set_num_threads(2)
+    t = replace(task(torch.float32), kept=1000)
+    list(sgd.train(t, 7 * STEPS, rehearsal=next(batches(9, torch.float32)), told=told.append))
+    rounds = 3  # of two at once, for five
+    assert told[1] == Used(1.5 / 3 * STEPS * rounds, 7 + 3 * 1000)
 
 
 def test_what_a_rehearsal_compiled_serves_the_run(monkeypatch):

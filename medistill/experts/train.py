@@ -50,7 +50,8 @@ def train_experts(
     starts = [flatten(architecture.build(generator)).to(images) for generator in generators]
     courses = [_course(images, targets, settings, generator) for generator in generators]
     batch = min(settings.batch, len(images))
-    task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count)
+    kept = (settings.epochs + 1) * starts[0].nbytes if starts else 0
+    task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count, kept=kept)
     rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
     with closing(sgd.train(task, settings.epochs * len(images), compiled, rehearsal, told)) as reports:

@@ -76,7 +76,10 @@ def distill(session: Session) -> None:
 def _begin(session: Session, work: Work, splits: Splits, trajectories: Trajectories) -> State:
     """The state of the last checkpoint, in every process the same, or the start."""
     settings, group = session.config.distill, session.group
+    threads = torch.get_num_threads()
     found = State.load(work.folder / CHECKPOINT, work.key, session.device)
+    if found:
+        _reconcile(session, found, threads)
     done = found.iteration if found else 0
     if group.numbers([done]) != [done]:
         raise UserError(f"run: {work.folder} differs between the processes; name a folder that all machines share")
@@ -86,6 +89,19 @@ def _begin(session: Session, work: Work, splits: Splits, trajectories: Trajector
         compiled = session.compiles(earns_compiling(Flat(trajectories.architecture), seen))
         return State.begin(images, labels, trajectories.size, settings, compiled)
     return found
+
+
+def _reconcile(session: Session, found: State, threads: int) -> None:
+    """Let options that were given win over what a checkpoint remembers, and say what that means."""
+    remembered = torch.get_num_threads()
+    if remembered != threads and (session.config.threads or session.group.size > 1):
+        torch.set_num_threads(threads)
+        session.say(
+            f"note: begun with threads {remembered}, goes on with {threads}: the same to rounding, not in bytes"
+        )
+    if found.compiled and session.compiled is False:
+        found.compiled.fill_(False)
+        session.say("note: begun compiled, goes on without: the same to rounding, not in bytes")
 
 
 def _announce(session: Session, kernels: Kernels, state: State) -> None:

@@ -71,6 +71,7 @@ class Progress:
         """A function that says what will be done and what it will take, above the bar."""
 
         def told(used: Used) -> None:
+            self._began = self._said = self._clock()  # finding it out is no work
             self._bar.clear()
             self._say(f"{what}, about {cost(used.seconds, used.bytes)}")
             self._bar.refresh()
@@ -88,7 +89,7 @@ class Progress:
 
 def cost(seconds: float, held: int | None) -> str:
     """Time and memory as a person says them: `12 min and 1.2 GB of memory`, `40 s and 70 MB of memory`."""
-    if held is None:
+    if not held:  # unknown, or no more than what earlier work left to this process
         return duration(seconds)
     memory = f"{held / 1e9:.1f} GB" if held >= 1e9 else f"{held / 1e6:.0f} MB"
     return f"{duration(seconds)} and {memory} of memory"

@@ -1,8 +1,12 @@
 """Checkpoints: every few minutes, and at once when the run is stopped."""
 
+from functools import partial
+
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from medistill import kernels
 from medistill.cli import configure
 from medistill.distill import iadd
 from medistill.distill.state import State
@@ -75,3 +79,36 @@ def test_stopped_in_the_middle_of_a_step_the_last_whole_iteration_is_kept(tiny, 
 
 def done(path):
     return (path.parent / "done.json").exists()
+
+
+def test_options_win_over_what_a_checkpoint_remembers_and_it_is_said(tiny, folder, monkeypatch):
+    """Begun with two threads and compiled, gone on with one and `compile: never`."""
+    begun, said = [], []
+    begin = State.begin
+
+    def compiled(*arguments, **named):
+        torch.set_num_threads(2)
+        begun.append(begin(*arguments, **named))
+        begun[0].compiled.fill_(True)
+        return begun[0]
+
+    words = ("--distill.seed", "4")
+    monkeypatch.setattr(kernels, "_compile", lambda net, function, *_: partial(function, net))
+    monkeypatch.setattr(kernels, "COMPILER", kernels.Compiler())
+    monkeypatch.setattr(State, "begin", compiled)
+    descend, calls = iadd.importance.descend, []
+
+    def stopped(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return descend(*arguments, **named)
+
+    monkeypatch.setattr(iadd.importance, "descend", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        distill(session(tiny, folder, *words))
+    again = configure("run", tiny.options(folder, *OPTIONS, *words, "--compile", "never"))
+    distill(Session(again, said.append))
+    assert "note: begun with threads 2, goes on with 1: the same to rounding, not in bytes" in said
+    assert "note: begun compiled, goes on without: the same to rounding, not in bytes" in said
+    assert any("10 iterations of" in line and "compiled" not in line for line in said)

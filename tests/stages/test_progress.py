@@ -2,7 +2,8 @@
 
 import pytest
 
-from medistill.stages.progress import Progress, duration
+from medistill.resources import Used
+from medistill.stages.progress import Progress, cost, duration
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,18 @@ def test_a_silent_one_counts_and_says_nothing():
         now[0] = 100
         progress.update(4)
     assert progress.n == 4 and said == []
+
+
+def test_an_estimate_is_said_and_its_making_counts_as_no_work():
+    now, said = [0.0], []
+    with Progress(10, "experts", "epoch", 0, said.append, clock=lambda: now[0]) as progress:
+        now[0] = 500.0
+        progress.estimate("experts: 2 to train")(Used(719, 1_230_000_000))
+        now[0] = 600.0
+        progress.update(5)
+    assert said == ["experts: 2 to train, about 12 min and 1.2 GB of memory", "experts: 5 of 10, about 2 min left"]
+
+
+@pytest.mark.parametrize(("held", "said"), [(None, "40 s"), (0, "40 s"), (71_600_000, "40 s and 72 MB of memory")])
+def test_memory_that_is_unknown_is_not_said(held, said):
+    assert cost(40, held) == said

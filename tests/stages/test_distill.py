@@ -42,6 +42,19 @@ def saved(monkeypatch):
     return saved
 
 
+def stop_in(iteration, monkeypatch):
+    """Ctrl-C once, in the middle of that iteration."""
+    descend, calls = iadd.importance.descend, []
+
+    def stopped(*arguments, **named):
+        calls.append(1)
+        if len(calls) == iteration:
+            raise KeyboardInterrupt
+        return descend(*arguments, **named)
+
+    monkeypatch.setattr(iadd.importance, "descend", stopped)
+
+
 @pytest.mark.parametrize(("minutes", "seed", "written"), [("0", "1", [*range(1, 13), 12]), ("60", "2", [12])])
 def test_minutes_decide_how_often(tiny, folder, saved, minutes, seed, written):
     distill(session(tiny, folder, "--distill.checkpoint_minutes", minutes, "--distill.seed", seed))
@@ -50,16 +63,8 @@ def test_minutes_decide_how_often(tiny, folder, saved, minutes, seed, written):
 
 def test_stopped_in_the_middle_of_a_step_the_last_whole_iteration_is_kept(tiny, folder, saved, monkeypatch):
     """The step on the pixels is taken when the signal comes, that on W is not: such a state must not be saved."""
-    descend, calls = iadd.importance.descend, []
-
-    def stopped(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 7:
-            raise KeyboardInterrupt
-        return descend(*arguments, **named)
-
     whole = session(tiny, folder, "--distill.seed", "3", "--distill.checkpoint_minutes", "60")
-    monkeypatch.setattr(iadd.importance, "descend", stopped)
+    stop_in(7, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         distill(whole)
     assert saved == [6]
@@ -96,15 +101,7 @@ def test_options_win_over_what_a_checkpoint_remembers_and_it_is_said(tiny, folde
     monkeypatch.setattr(kernels, "_compile", lambda net, function, *_: partial(function, net))
     monkeypatch.setattr(kernels, "COMPILER", kernels.Compiler())
     monkeypatch.setattr(State, "begin", compiled)
-    descend, calls = iadd.importance.descend, []
-
-    def stopped(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return descend(*arguments, **named)
-
-    monkeypatch.setattr(iadd.importance, "descend", stopped)
+    stop_in(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         distill(session(tiny, folder, *words))
     again = configure("run", tiny.options(folder, *OPTIONS, *words, "--compile", "never"))

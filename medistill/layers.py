@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import Function, FunctionCtx
+from torch.autograd.function import Function
 
 Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
 """The last arguments of aten::convolution: stride, padding, dilation, transposed, output padding, groups."""
@@ -53,16 +53,19 @@ class InstanceNorm(nn.GroupNorm):
 # x, w (weight) and g (gradient in the output), and the derivative of each is made of the other two.
 
 
-class _Output(Function):
+class _Bilinear(Function):
     generate_vmap_rule = True
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.geometry = inputs
+        ctx.save_for_backward(*tensors)
+
+
+class _Output(_Bilinear):
+    @staticmethod
     def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         return _channels_last(torch.ops.aten.convolution(_channels_last(x), _channels_last(w), None, *geometry))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _remember(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
@@ -72,16 +75,10 @@ class _Output(Function):
         return in_x, in_w, None
 
 
-class _InputGradient(Function):
-    generate_vmap_rule = True
-
+class _InputGradient(_Bilinear):
     @staticmethod
     def forward(g: Tensor, w: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
         return _channels_last(_backward(g, x, w, geometry, [True, False, False])[0])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _remember(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
@@ -91,17 +88,11 @@ class _InputGradient(Function):
         return in_g, in_w, None, None
 
 
-class _WeightGradient(Function):
-    generate_vmap_rule = True
-
+class _WeightGradient(_Bilinear):
     @staticmethod
     def forward(x: Tensor, g: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         found: Tensor = _backward(g, x, w, geometry, [False, True, False])[1]
         return found
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _remember(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
@@ -109,11 +100,6 @@ class _WeightGradient(Function):
         in_x = _InputGradient.apply(g, u, x, ctx.geometry) if ctx.needs_input_grad[0] else None
         in_g = _Output.apply(x, u, ctx.geometry) if ctx.needs_input_grad[1] else None
         return in_x, in_g, None, None
-
-
-def _remember(ctx: FunctionCtx, inputs: tuple[Any, ...]) -> None:
-    *tensors, ctx.geometry = inputs  # type: ignore[attr-defined]
-    ctx.save_for_backward(*tensors)
 
 
 def _backward(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: list[bool]) -> Any:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,22 +152,41 @@ def worker_context() -> multiprocessing.context.BaseContext:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Processes started here never see Ctrl-C (the parent does, and ends them) and write nothing on the terminal.
+    """Processes started here never see Ctrl-C and write nothing on the terminal; a Ctrl-C meant for us comes after.
 
     What goes wrong in them comes back as a value; a library's own warning may name a patient.
     """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        yield
+        with _ctrl_c_later():
+            yield
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(nowhere)
-        if main:
-            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Keep Ctrl-C for afterwards, and from processes started inside.
+
+    They inherit the blocked signal; this process notes it by a handler, as any of its threads may be given it.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    resource_tracker.ensure_running()  # it unblocks the signal when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def start_worker(memory_gib: float) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import medistill.data.decode as module
-from medistill.data.decode import decode, read_chunk
+from medistill.data.decode import _undisturbed, decode, read_chunk
 from medistill.data.film import read_film
 from medistill.data.transforms import film_transform
 
@@ -113,6 +114,20 @@ def test_an_interrupt_stops_the_workers(films, forked, monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         decode(films, SIZE, workers=2, progress=interrupt)
     assert not multiprocessing.active_children() and not (tmp_path / "finished").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be blocked here")
+def test_ctrl_c_while_the_server_of_workers_starts_comes_after_it():
+    """It must neither be lost nor reach what is started meanwhile."""
+    started = None
+    with pytest.raises(KeyboardInterrupt), _undisturbed():
+        started = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(0.5)"], stdout=-1)
+        assert started.stdout
+        started.stdout.readline()
+        started.send_signal(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        started.wait(60)
+    assert started and started.returncode == 0
 
 
 def test_an_error_after_reading_is_told(films, monkeypatch):

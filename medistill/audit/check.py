@@ -1,9 +1,58 @@
-"""The one form in which every audit check reports: a verdict, the numbers behind it, and its controls."""
+"""The one form of every audit check: what goes in, and a verdict with the numbers and controls behind it.
 
-from dataclasses import dataclass
+A check is a function `check(candidate, private) -> Outcome`, one file each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+from torch import Tensor
+
+from medistill.config import Config
+from medistill.data.imageset import ImageSet
+from medistill.distill.distilled import Distilled
+from medistill.experts.trajectory import Trajectories
+
 Verdict = Literal["pass", "fail", "inconclusive", "not applicable"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is about to be released.
+
+    Attributes:
+        distilled: the distilled set.
+        ledger: the privacy ledger of a run in DP mode (see `medistill.experts.ledger`), else None.
+    """
+
+    distilled: Distilled
+    ledger: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Private:
+    """What stays in the house: the films and the run that made the candidate.
+
+    Attributes:
+        train: the films that the experts saw, or the start images came from.
+        holdout: films of other patients, which nothing has seen.
+        config: all settings of the run; `config.seed` is the base of every random number.
+        trajectories: of the experts; None where they are gone.
+        start: (M,) int64, the film in `train` that each synthetic image started from; None where it was no film.
+        device: where tensors are worked on.
+        say: told in a line what is being done, without a word on a patient.
+    """
+
+    train: ImageSet
+    holdout: ImageSet
+    config: Config
+    trajectories: Trajectories | None = None
+    start: Tensor | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    say: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)
@@ -11,7 +60,8 @@ class Check:
     """The outcome of one check. Nothing in it points at a patient: no index, path or pixel.
 
     Attributes:
-        name: the check's name as the reports print it.
+        number: its row in the table of checks, 0 to 11.
+        name: its name as the reports print it.
         verdict: pass, fail, inconclusive or not applicable.
         statistic: what was measured, JSON-able, with finite numbers.
         interval: the 95 % interval of the share or rate the rule judges, or None where there is none.
@@ -24,6 +74,7 @@ class Check:
         ValueError: for a verdict of another name, or a control left out without its reason.
     """
 
+    number: int
     name: str
     verdict: Verdict
     statistic: dict[str, Any]
@@ -43,6 +94,7 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """The check as a dict that `medistill.files.write_json` accepts."""
         return {
+            "number": self.number,
             "name": self.name,
             "verdict": self.verdict,
             "statistic": self.statistic,
@@ -52,3 +104,32 @@ class Check:
             "negative_control": self.negative_control,
             "explanation": self.explanation,
         }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a check.
+
+    Attributes:
+        name: of its file, without folder: "roc_5.png".
+        draw: writes it to a path.
+        shows_patients: it shows films, so it stays in the house.
+    """
+
+    name: str
+    draw: Callable[[Path], None]
+    shows_patients: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check and its pictures."""
+
+    check: Check
+    figures: tuple[Figure, ...] = ()
+
+
+def not_applicable(number: int, name: str, reason: str) -> Outcome:
+    """The outcome of a check that has nothing to look at; the reason is a sentence without its full stop."""
+    absent = f"none: {reason}"
+    return Outcome(Check(number, name, "not applicable", {}, None, None, absent, absent, f"{reason}."))

@@ -14,18 +14,21 @@ of a film with many near twins still fires.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from scipy.stats import binomtest, hypergeom
 from torch import Tensor
 
-from medistill.audit.check import Check, Verdict
+from medistill.audit.check import Candidate, Check, Figure, Outcome, Private, Verdict
+from medistill.audit.intervals import wilson
 from medistill.audit.search import Match, nearest_neighbours, resample
 from medistill.errors import UserError
+from medistill.report.neighbours import neighbours_figure
 from medistill.seeds import generator
 
-NAME = "nearest real neighbour"
+NUMBER, NAME = 1, "nearest real neighbour"
 LEVEL = 0.05
 MIN_POWER = 0.8
 MIN_HOLDOUT = 20  # the fewest films at which one image above all of them is rarer than LEVEL: 1 / 21
@@ -51,6 +54,19 @@ class NearestResult:
     threshold: float
     fired: Tensor
     index: Tensor
+
+
+def check(candidate: Candidate, private: Private) -> Outcome:
+    """Search the nearest real film of every synthetic image."""
+    settings, seed = private.config.audit, private.config.seed
+    synthetic, train, holdout = candidate.distilled.pictures(), private.train.images, private.holdout.images
+    if 0 < settings.holdout < len(holdout):
+        holdout = holdout[torch.randperm(len(holdout), generator=generator(seed, "holdout"))[: settings.holdout]]
+    found_out, result = nearest_check(synthetic, train, holdout, seed=seed, planted=settings.planted)
+    size = max(train.shape[2:])
+    values = {"ZNCC": result.matches[f"zncc_{size}"].value, "SSIM": result.matches[f"ssim_{size}"].value}
+    draw = partial(neighbours_figure, synthetic, train, result.index, values)
+    return Outcome(found_out, (Figure("neighbours.png", draw, shows_patients=True),))
 
 
 def nearest_check(
@@ -106,9 +122,9 @@ def nearest_check(
         "per_image": {name: match.value.tolist() for name, match in found.items()},
         "holdout_largest": {name: float(match.value.max()) for name, match in others.items()},
     }
-    interval = _wilson(count, total)
-    check = Check(NAME, verdict, statistic, interval, positive["power"], positive, negative, explanation)
-    return check, NearestResult(found, scores, threshold, fired, index)
+    interval = wilson(count, total)
+    found_out = Check(NUMBER, NAME, verdict, statistic, interval, positive["power"], positive, negative, explanation)
+    return found_out, NearestResult(found, scores, threshold, fired, index)
 
 
 def chance_of(fired: int, synthetic: int, holdout: int) -> tuple[float, float]:
@@ -165,12 +181,6 @@ def _threshold(reference: Tensor) -> float:
     return float(_rise(reference, reference).max())
 
 
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    interval = binomtest(hits, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def _positive_control(train: Tensor, reference: Tensor, threshold: float, seed: int, planted: int) -> dict[str, Any]:
     """Plant copies and count those that fire, and those whose own film is found."""
     copies, origin = planted_copies(train, planted, generator(seed, "audit", "nearest", "planted"))
@@ -185,7 +195,7 @@ def _positive_control(train: Tensor, reference: Tensor, threshold: float, seed: 
         "own_film_found": int((fired & named).sum()),
         "power": hits / len(origin),
         "median_score": float(scores.median()),
-        "interval": list(_wilson(hits, len(origin))),
+        "interval": list(wilson(hits, len(origin))),
     }
 
 

@@ -15,6 +15,7 @@ from medistill.release.bundle import refuse
 
 def check(verdict: Verdict, name: str = "some check", **changes: Any) -> Check:
     values: dict[str, Any] = {
+        "number": 7,
         "statistic": {"hits": 3},
         "interval": (0.1, 0.4),
         "power": 0.9,
@@ -46,6 +47,7 @@ def test_audit_holds_every_check_in_numbers_and_words(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "audit.json").read_text())
     assert read["verdict"] == "inconclusive" and read["context"] == {"seed": 4}
     assert read["checks"][0] == {
+        "number": 7,
         "name": "one",
         "verdict": "pass",
         "statistic": {"hits": 3},

@@ -1,0 +1,72 @@
+"""The settings of every stage: one frozen dataclass each, units in the field docs.
+
+The command line's help is made from these docs; nothing here imports torch, so that help is quick.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from medistill.config.audit import Audit
+from medistill.config.data import Data, Phantom
+from medistill.config.distill import Distill
+from medistill.config.evaluate import Evaluate
+from medistill.config.experts import Experts, Net
+from medistill.config.rules import require
+
+__all__ = ["Audit", "Config", "Data", "Distill", "Evaluate", "Experts", "Net", "Phantom", "require"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run.
+
+    Attributes:
+        run: folder of the run; every stage writes into it.
+        seed: the base seed from which every random number descends.
+        device: `auto` takes a GPU when there is one; of several processes each takes its own.
+        threads: CPU threads of each process; 0: as torch decides, or an equal share of the machine's cores for
+            each of several processes.
+        compile: torch.compile for the kernels of experts, distillation and evaluation: `auto` where the work is long
+            enough to earn the compiling back (it needs a C++ compiler; results differ in rounding), `always`, `never`.
+        track: log to MLflow (SQLite here, or the server that MLFLOW_TRACKING_URI names).
+        data: LOAD.
+        net: the network.
+        experts: EXPERTS.
+        distill: DISTILL.
+        evaluate: EVALUATE.
+        audit: AUDIT.
+    """
+
+    run: str = "runs/phantom"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    compile: Literal["auto", "always", "never"] = "auto"
+    track: bool = True
+    data: Data = field(default_factory=Data)
+    net: Net = field(default_factory=Net)
+    experts: Experts = field(default_factory=Experts)
+    distill: Distill = field(default_factory=Distill)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    audit: Audit = field(default_factory=Audit)
+
+    def __post_init__(self) -> None:
+        last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs
+        require(
+            last <= self.experts.epochs,
+            f"distill.max_start_epoch {self.distill.max_start_epoch} with distill.expert_epochs "
+            f"{self.distill.expert_epochs} reaches epoch {last}, beyond the trajectory's last, experts.epochs "
+            f"{self.experts.epochs}; lower one of the first two or train the experts for longer",
+        )
+        require(
+            self.data.size >> self.net.depth >= 1,
+            f"net.depth {self.net.depth} halves data.size {self.data.size} to nothing; lower the depth",
+        )
+        most = 4 * (os.cpu_count() or 1)
+        require(0 <= self.threads <= most, f"threads is {self.threads}; give 0 to {most} on this machine")
+        require(bool(self.run), "run is empty; name the folder of the run")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dicts and lists, as they stand in a YAML file."""
+        return asdict(self)

@@ -1,0 +1,93 @@
+"""Settings of DISTILL."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medistill.config.rules import check_augment, require
+
+
+@dataclass(frozen=True)
+class Distill:
+    """DISTILL: IADD (Li et al. 2024), trajectory matching with importance weights.
+
+    Attributes:
+        seed: another number gives another distillation from the same films and experts.
+        ipc: images per class.
+        iterations: distillation iterations; the last one is the result.
+        inner_steps: J, steps of the student on the synthetic images.
+        expert_epochs: K, epochs of the expert that those steps have to match.
+        max_start_epoch: the start is drawn from the expert's epochs 0 to this, exclusive.
+        batch: synthetic images an inner step; 0: all.
+        start: `noise`, `phantom` (films of the generator, public by construction), `class_mean` or
+            `real`; the last two show patients.
+        start_scale: standard deviation of the noise start, in normalised units.
+        start_smooth: Gaussian blur of the noise start, standard deviation in pixels; 0: none.
+        lr_images: step size on the pixels.
+        lr_decay: `constant`, or `cosine` down to 0 after the last iteration (pixels only).
+        momentum: SGD momentum on pixels, step size and labels.
+        alpha: start of the inner step size.
+        alpha_space: learn it as its logarithm (`log`) or as published (`linear`, kept above 1e-6).
+        lr_alpha: step size on it (on log alpha in the log space).
+        importance: `descend` (guarded), `literal` (as written, no guard) or `off` (MTT).
+        lr_importance: step size on the weights W.
+        soft_labels: learn the labels too, as softmax of logits.
+        lr_labels: step size on the label logits.
+        ema: decay of the moving average of the pixels that becomes the result; 0: the last pixels.
+        augment: augmentation of the student; keep it equal to the experts'.
+        loss_limit: an iteration whose unweighted loss (mean over its segments) is above this is skipped and counted.
+        segments: segments of trajectories matched in each iteration, their gradients averaged; several processes
+            share them, so give a multiple of their number.
+        checkpoint_minutes: minutes between checkpoints, which is what a kill can cost; 0: one after every iteration.
+    """
+
+    seed: int = 0
+    ipc: int = 1
+    iterations: int = 300
+    inner_steps: int = 20
+    expert_epochs: int = 2
+    max_start_epoch: int = 15
+    batch: int = 0
+    start: Literal["noise", "phantom", "class_mean", "real"] = "noise"
+    start_scale: float = 1.0
+    start_smooth: float = 0.0
+    lr_images: float = 100.0
+    lr_decay: Literal["constant", "cosine"] = "constant"
+    momentum: float = 0.5
+    alpha: float = 0.01
+    alpha_space: Literal["log", "linear"] = "log"
+    lr_alpha: float = 0.01
+    importance: Literal["descend", "literal", "off"] = "descend"
+    lr_importance: float = 10.0
+    soft_labels: bool = False
+    lr_labels: float = 1.0
+    ema: float = 0.0
+    augment: list[str] = field(default_factory=lambda: ["color", "crop", "cutout", "scale", "rotate"])
+    loss_limit: float = 5.0
+    segments: int = 1
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "ipc",
+            "iterations",
+            "inner_steps",
+            "expert_epochs",
+            "max_start_epoch",
+            "segments",
+        ):
+            require(getattr(self, name) >= 1, f"distill.{name} is {getattr(self, name)}; give at least 1")
+        for name in ("lr_images", "alpha", "loss_limit"):
+            require(getattr(self, name) > 0, f"distill.{name} is {getattr(self, name)}; give a positive number")
+        for name in (
+            "batch",
+            "start_scale",
+            "start_smooth",
+            "lr_alpha",
+            "lr_importance",
+            "lr_labels",
+            "checkpoint_minutes",
+        ):
+            require(getattr(self, name) >= 0, f"distill.{name} is {getattr(self, name)}; give 0 or more")
+        for name in ("momentum", "ema"):
+            require(0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1")
+        check_augment("distill.augment", self.augment)

@@ -43,6 +43,7 @@ class Private:
         trajectories: of the experts; None where they are gone.
         start: (M,) int64, the film in `train` that each synthetic image started from; None where it was no film.
         device: where tensors are worked on.
+        folder: where a check may keep what it would cost much to make again; it stays in the house.
         say: told in a line what is being done, without a word on a patient.
     """
 
@@ -52,6 +53,7 @@ class Private:
     trajectories: Trajectories | None = None
     start: Tensor | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    folder: Path | None = None
     say: Callable[[str], None] = lambda line: None
 
 
@@ -90,6 +92,12 @@ class Check:
         for control in (self.positive_control, self.negative_control):
             if isinstance(control, str) and not control.startswith("none: "):
                 raise ValueError(f"check {self.name!r}: a missing control says 'none: <reason>', not {control!r}")
+
+    @classmethod
+    def from_json(cls, read: dict[str, Any]) -> "Check":
+        """The check that `to_json` wrote."""
+        low_high = read["interval"]
+        return cls(**(read | {"interval": None if low_high is None else (low_high[0], low_high[1])}))
 
     def to_json(self) -> dict[str, Any]:
         """The check as a dict that `medistill.files.write_json` accepts."""

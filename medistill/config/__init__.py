@@ -12,9 +12,10 @@ from medistill.config.data import Data, Phantom
 from medistill.config.distill import Distill
 from medistill.config.evaluate import Evaluate
 from medistill.config.experts import Experts, Net
+from medistill.config.release import Release
 from medistill.config.rules import require
 
-__all__ = ["Audit", "Config", "Data", "Distill", "Evaluate", "Experts", "Net", "Phantom", "require"]
+__all__ = ["Audit", "Config", "Data", "Distill", "Evaluate", "Experts", "Net", "Phantom", "Release", "require"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Config:
         distill: DISTILL.
         evaluate: EVALUATE.
         audit: AUDIT.
+        release: RELEASE.
     """
 
     run: str = "runs/phantom"
@@ -50,6 +52,7 @@ class Config:
     distill: Distill = field(default_factory=Distill)
     evaluate: Evaluate = field(default_factory=Evaluate)
     audit: Audit = field(default_factory=Audit)
+    release: Release = field(default_factory=Release)
 
     def __post_init__(self) -> None:
         last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs

@@ -41,15 +41,8 @@ def class_means(images: Tensor, labels: Tensor, classes: int, ipc: int) -> Tenso
     return means.repeat_interleave(ipc, 0)
 
 
-def real(
-    images: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    names: tuple[str, ...],
-    ipc: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Films (M, C, H, W) drawn from the training set, no two of one patient in a class.
+def real(labels: Tensor, groups: Tensor, names: tuple[str, ...], ipc: int, generator: torch.Generator) -> Tensor:
+    """(M,) int64: films drawn from the training set, no two of one patient in a class.
 
     Raises:
         UserError: when a class has fewer patients than `ipc`.
@@ -67,4 +60,4 @@ def real(
         order = torch.randperm(len(first), generator=generator)[:ipc]
         films = list(first.values())
         chosen += [films[i] for i in order]
-    return images[torch.tensor(chosen)]
+    return torch.tensor(chosen)

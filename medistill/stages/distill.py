@@ -198,9 +198,16 @@ def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
     elif settings.start == "class_mean":
         images = initial.class_means(train.pixels(), train.labels, classes, settings.ipc)
     else:
-        images = initial.real(train.pixels(), train.labels, train.groups, train.classes, settings.ipc, generator)
+        images = train.pixels()[start_films(session, splits)]
     labels = F.one_hot(initial.labels_of(classes, settings.ipc), classes).to(images.dtype)
     return images.to(session.device), labels.to(session.device)
+
+
+def start_films(session: Session, splits: Splits) -> Tensor:
+    """(M,) int64: the training film that each synthetic image of a real start begins as."""
+    settings, train = session.config.distill, splits.train
+    generator = seeds.generator(_seed(session), "start")
+    return initial.real(train.labels, train.groups, train.classes, settings.ipc, generator)
 
 
 def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:

@@ -26,6 +26,14 @@ VERBS = {
 }
 
 
+SHORT = {
+    "--quick": ("--audit.quick", "true"),
+    "--override": ("--release.override",),
+    "--accept": ("--release.accept",),
+}
+"""Options with a short name, and what they stand for."""
+
+
 class Parser(ArgumentParser):
     """A parser whose mistakes are one line and exit code 2."""
 
@@ -63,6 +71,8 @@ def usage() -> str:
         "usage: medistill VERB [--config FILE.yaml] [--SETTING VALUE ...]\n\n"
         f"Distil a hospital's chest X-rays into a few synthetic images that can be shared.\n\n{verbs}\n\n"
         "`medistill VERB --help` lists every setting, `--print_config` prints them as YAML.\n"
+        'audit --quick: the checks that take seconds. release --override, --accept "name: reason": who answers for '
+        "a set that the audit does not clear.\n"
         "Example: medistill run --config configs/phantom.yaml --distill.ipc 2"
     )
 
@@ -105,7 +115,7 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
     """The settings that a verb's arguments and config file make; a mistake in them exits with code 2."""
     made = parser(verb)
     try:
-        chosen = made.instantiate(made.parse_args([_shipped(word) for word in arguments]))
+        chosen = made.instantiate(made.parse_args([_shipped(word) for word in _in_full(arguments)]))
         return Config(**{name: chosen[name] for name in Config.__dataclass_fields__})
     except UserError as error:
         fail(str(error))
@@ -118,6 +128,16 @@ def stage(verb: str) -> Callable[[Config], None]:
     from medistill.stages import verbs
 
     return verbs.VERBS[verb]
+
+
+def _in_full(arguments: Sequence[str]) -> list[str]:
+    """The arguments without short names."""
+    words: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        name, *rest = SHORT.get(option, (option,))
+        words += [f"{name}={value}"] if equals else [name, *rest]
+    return words
 
 
 def _shipped(word: str) -> str:

@@ -11,15 +11,18 @@ from typing import Any
 import yaml
 
 from medistill.distill.distilled import Distilled
-from medistill.distill.initial import PUBLIC
 from medistill.errors import UserError
 from medistill.files import sha256, write_json, write_text
 from medistill.release.card import card
+from medistill.release.decision import decide
+from medistill.release.guarded import WITHHELD as WITHHELD_FIGURES
+from medistill.release.guarded import verdicts_only
 from medistill.release.load import AUDIT, EVALUATION, IMAGES, SUMS, verify
 
 CONFIG = "config.yaml"
 CARD = "README.md"
 PREVIEW = "preview.png"
+LEDGER = "privacy_ledger.json"
 
 WITHHELD = "(withheld)"
 
@@ -99,29 +102,6 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, PurePath)
 
 
-def refuse(audit: Mapping[str, Any], start: str) -> None:
-    """Raise a UserError when an `audit_json` does not allow a release of a set from this start.
-
-    A verdict of fail never does; a start that shows patients needs a pass, for there the leak is the likely case.
-    """
-    if audit["verdict"] != "fail" and (start in PUBLIC or audit["verdict"] == "pass"):
-        return
-    if audit["verdict"] != "fail":
-        raise UserError(
-            f"audit: verdict {audit['verdict']} for a set that started from {start} films, so nothing is released; "
-            "such a start needs a pass: audit with more films of other patients, or start from noise or phantom films"
-        )
-    failed = [
-        f"{check['name']!r} ({check['explanation'].rstrip('.')})"
-        for check in audit["checks"]
-        if check["verdict"] == "fail"
-    ]
-    raise UserError(
-        f"audit: {', '.join(failed)} failed, so nothing is released; "
-        "distil again from noise or phantom films instead of real ones and repeat the audit"
-    )
-
-
 def refuse_whitened(distilled: Distilled) -> None:
     """Raise a UserError for a set made on whitened data: the matrix is a statistic of the training films."""
     if distilled.zca is not None:
@@ -139,18 +119,26 @@ def write_release(
     evaluation: dict[str, Any],
     audit: dict[str, Any],
     overview: dict[str, Any],
+    ledger: dict[str, Any] | None = None,
+    override: str = "",
+    accept: str = "",
 ) -> Path:
     """Write a release: images, config, evaluation, audit, card, preview and SHA256SUMS; return the folder.
 
-    The files are written to a folder beside and renamed at the end. An identical release is left as it is.
+    The files are written to a folder beside and renamed at the end. An identical release is left as it is. The
+    decision to release, with who answers for it, stands in the release's audit.json under "decision". With a privacy
+    ledger, which is written too, figures measured on real patients are left out: they are outside epsilon.
     The config and the provenance pass through `redact` here, whatever the caller did. Formats: see `card`.
 
     Raises:
-        UserError: the audit's verdict is fail, the set was made on whitened data, or the folder holds something
-            else already.
+        UserError: the audit does not allow it (see `medistill.release.decision.decide`), the set was made on
+            whitened data, or the folder holds something else already.
     """
     refuse_whitened(distilled)
-    refuse(audit, distilled.provenance.get("start", "unknown"))
+    decision = decide(audit, distilled.provenance.get("start", "unknown"), override=override, accept=accept)
+    if ledger is not None:
+        audit, evaluation, overview = verdicts_only(audit), WITHHELD_FIGURES, _without_counts(overview)
+    audit = audit | {"decision": decision}
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -161,6 +149,8 @@ def write_release(
         write_text(temporary / CONFIG, _config(config_yaml))
         write_json(temporary / EVALUATION, evaluation)
         write_json(temporary / AUDIT, audit)
+        if ledger is not None:
+            write_json(temporary / LEDGER, ledger)
         write_text(temporary / CARD, card(distilled, evaluation, audit, overview))
         _preview(temporary / PREVIEW, distilled)
         write_sums(temporary)
@@ -171,6 +161,11 @@ def write_release(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _without_counts(overview: Mapping[str, Any]) -> dict[str, Any]:
+    """An overview without the numbers of films and patients, which are functions of the patients."""
+    return {key: value for key, value in overview.items() if key not in ("counts", "patients")}
 
 
 def write_sums(folder: Path) -> None:

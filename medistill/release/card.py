@@ -121,6 +121,8 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
     """The table of arms and how far the distilled set comes towards the full data."""
     arms: dict[str, Any] = evaluation.get("arms", {})
     measured = [metric for metric in METRICS if any(metric in arm.get("mean", {}) for arm in arms.values())]
+    if "withheld" in evaluation:
+        return f"{_text(evaluation['withheld']).capitalize()}."
     if not measured:
         return "It was not measured; nothing is known about its worth."
     positive = _text(evaluation.get("positive", "positive class"))
@@ -172,8 +174,22 @@ def _privacy(audit: Mapping[str, Any]) -> str:
     formal = any(
         check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split() for check in checks
     )
+    opening += _decision(audit.get("decision") or {})
     closing = [] if formal else ["No formal guarantee (differential privacy) is given."]
     return "\n\n".join([opening, "\n".join(_check(check) for check in checks), *closing])
+
+
+def _decision(decision: Mapping[str, Any]) -> str:
+    """Who answers for a release that the audit did not clear."""
+    text = ""
+    if not_run := decision.get("not_run"):
+        text += f"\n\nNot run: {', '.join(_text(name) for name in not_run)}."
+    if signed := decision.get("override"):
+        text += f"\n\n**Released against the audit** by {_text(signed['name'])}: {_text(signed['reason'])}"
+    if signed := decision.get("accepted"):
+        text += f"\n\nWhat is inconclusive or was not run was accepted by {_text(signed['name'])}: "
+        text += _text(signed["reason"])
+    return text
 
 
 def _check(check: Mapping[str, Any]) -> str:

@@ -1,25 +1,27 @@
 """AUDIT: what the distilled set tells about patients; pictures of real films stay in the run's folder."""
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from medistill import seeds
+from medistill.audit.check import Candidate, Check, Private
 from medistill.audit.gate import audit_json
-from medistill.audit.nearest import nearest_check
+from medistill.audit.page import page
+from medistill.audit.table import TABLE, Row
 from medistill.errors import UserError
-from medistill.files import read_json, write_json
-from medistill.report.neighbours import neighbours_figure
-from medistill.stages.distill import distilled
+from medistill.files import read_json, write_json, write_text
+from medistill.stages.distill import distilled, start_films
+from medistill.stages.experts import experts_key, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.session import Session, Work
 
-FILE, PICTURE = "audit.json", "neighbours.png"
+FILE, PAGE, PRIVATE = "audit.json", "summary.md", "private"
 
 
 def audit(session: Session) -> None:
-    """`medistill audit`: compare every synthetic image with every training film, with controls."""
+    """`medistill audit`: every check of the table, or the quick ones; each is done once, also after a kill."""
     splits = load(session)
     made, final = distilled(session, splits)
     work = _work(session, made, splits)
@@ -29,36 +31,98 @@ def audit(session: Session) -> None:
         return
     settings, train = session.config.audit, splits.train
     with session.stage(work, {"audit": asdict(settings)}, {"data": train.digest, "distilled": made.key}) as run:
-        session.say("audit: searching the nearest real film of every synthetic image, with planted copies")
-        holdout = torch.cat([splits.val.images, splits.test.images])
-        if settings.holdout and settings.holdout < len(holdout):
-            order = torch.randperm(len(holdout), generator=seeds.generator(session.config.seed, "holdout"))
-            holdout = holdout[order[: settings.holdout]]
-        synthetic = final.pictures()
-        check, found = nearest_check(
-            synthetic, train.images, holdout, seed=session.config.seed, planted=settings.planted
-        )
-        context = {
-            "start": final.provenance["start"],
-            "synthetic": len(synthetic),
-            "training_films": len(train),
-            "holdout_films": len(holdout),
-            "seed": session.config.seed,
-        }
-        report = audit_json([check], context)
+        candidate = Candidate(final, ledger_of(session, splits))
+        private = _private(session, splits, work)
+        chosen = [row for row in TABLE if row.quick or not settings.quick]
+        not_run = [row for row in TABLE if row not in chosen]
+        checks, figures = [], []
+        for row in chosen:
+            check, drawn = _once(session, work, row, candidate, private)
+            checks.append(check)
+            figures += drawn
+        report = audit_json(checks, _context(session, candidate, private), not_run)
         write_json(work.folder / FILE, report)
-        size = session.config.data.size
-        values = {"ZNCC": found.matches[f"zncc_{size}"].value, "SSIM": found.matches[f"ssim_{size}"].value}
-        neighbours_figure(synthetic, train.images, found.index, values, work.folder / PICTURE)
+        write_text(work.folder / PAGE, page(report))
         if run:
             run.input(train.name, train.digest, "audited against", {"films": len(train)})
-            run.metrics(0, {"fired": check.statistic["fired"], "power": check.power or 0.0})
+            run.metrics(0, {f"power/{check.number:02d}": check.power for check in checks if check.power is not None})
             run.text("audit.json", (work.folder / FILE).read_text())
-    work.finish({"distilled": made.key}, [FILE, PICTURE])
+            run.text("summary.md", (work.folder / PAGE).read_text())
+            for figure in figures:
+                if not figure["shows_patients"]:
+                    run.figure(work.folder / figure["name"])
+    work.finish({"distilled": made.key}, [FILE, PAGE, *(figure["name"] for figure in figures)])
     for line in report["words"]:
         session.say(f"audit: {line}")
-    session.say(f"audit: verdict {report['verdict']} -> {work.folder / FILE}")
-    session.say(f"audit: {work.folder / PICTURE} shows real films: keep it in the house")
+    session.say(f"audit: verdict {report['verdict']} -> {work.folder / FILE}, on one page in {PAGE}")
+    for figure in figures:
+        if figure["shows_patients"]:
+            session.say(f"audit: {work.folder / figure['name']} shows real films: keep it in the house")
+
+
+def _once(
+    session: Session, work: Work, row: Row, candidate: Candidate, private: Private
+) -> tuple[Check, list[dict[str, Any]]]:
+    """Run a check and draw its figures, or read what was written when it was run."""
+    kept = work.folder / PRIVATE / f"check_{row.number:02d}.json"
+    if kept.exists():
+        read = json.loads(kept.read_text())
+    else:
+        session.say(f"audit: {row.number} {row.name}")
+        outcome = row.check(candidate, private)
+        for figure in outcome.figures:
+            figure.draw(work.folder / figure.name)
+        figures = [{"name": figure.name, "shows_patients": figure.shows_patients} for figure in outcome.figures]
+        read = {"check": outcome.check.to_json(), "figures": figures}
+        write_json(kept, read)
+    return Check.from_json(read["check"]), read["figures"]
+
+
+def _private(session: Session, splits: Splits, work: Work) -> Private:
+    """What the checks are given of the house."""
+    val, test = splits.val, splits.test
+    holdout = replace(
+        test,
+        split="holdout",
+        images=torch.cat([val.images, test.images]),
+        labels=torch.cat([val.labels, test.labels]),
+        groups=torch.cat([val.groups, test.groups]),
+    )
+    try:
+        trajectories = trained(session, splits)
+    except UserError:
+        trajectories = None
+    real = session.config.distill.start == "real"
+    return Private(
+        train=splits.train,
+        holdout=holdout,
+        config=session.config,
+        trajectories=trajectories,
+        start=start_films(session, splits) if real else None,
+        device=session.device,
+        folder=work.folder / PRIVATE,
+        say=lambda line: session.say(f"audit: {line}"),
+    )
+
+
+def ledger_of(session: Session, splits: Splits) -> dict[str, Any] | None:
+    """The privacy ledger of experts in DP mode."""
+    path = session.folder / f"experts-{experts_key(session, splits)[:8]}" / "privacy_ledger.json"
+    return read_json(path) if path.exists() else None
+
+
+def _context(session: Session, candidate: Candidate, private: Private) -> dict[str, Any]:
+    """What was audited, in counts."""
+    return {
+        "start": candidate.distilled.provenance["start"],
+        "synthetic": len(candidate.distilled.images),
+        "training_films": len(private.train),
+        "training_patients": len(private.train.groups.unique()),
+        "holdout_films": len(private.holdout),
+        "holdout_patients": len(private.holdout.groups.unique()),
+        "quick": session.config.audit.quick,
+        "seed": session.config.seed,
+    }
 
 
 def audited(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:

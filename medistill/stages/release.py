@@ -4,9 +4,11 @@ from pathlib import Path
 
 import yaml
 
-from medistill.release.bundle import refuse, refuse_whitened, write_release
+from medistill.files import write_json
+from medistill.release.bundle import refuse_whitened, write_release
+from medistill.release.decision import decide
 from medistill.release.load import verify
-from medistill.stages.audit import audited
+from medistill.stages.audit import audited, ledger_of
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
 from medistill.stages.load import SPLITS, load
@@ -29,14 +31,16 @@ def release(session: Session) -> Path:
         "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
     }
     parts = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key}
-    work = session.work("release", {**parts, "overview": overview})
-    refuse(audit, final.provenance["start"])
+    words = {"override": session.config.release.override, "accept": session.config.release.accept}
+    decision = decide(audit, final.provenance["start"], **words)
+    signed = {key: decision[key] for key in ("override", "accepted") if decision[key]}
+    work = session.work("release", {**parts, "overview": overview, **signed})
     folder = work.folder
     if folder.exists():
         verify(folder)
         session.say(f"release: written already -> {folder}")
         return folder
-    with session.stage(work, {"release": data.name}, {"distilled": made.key}) as run:
+    with session.stage(work, {"release": data.name, **signed}, {"distilled": made.key}) as run:
         write_release(
             folder,
             distilled=final,
@@ -44,8 +48,12 @@ def release(session: Session) -> Path:
             evaluation=evaluation,
             audit=audit,
             overview=overview,
+            ledger=ledger_of(session, splits),
+            **words,
         )
+        write_json(checked.folder / "decision.json", decision)
         if run:
+            run.text("decision.json", (checked.folder / "decision.json").read_text())
             run.text("SHA256SUMS", (folder / "SHA256SUMS").read_text())
     session.say(f"release: -> {folder}")
     return folder

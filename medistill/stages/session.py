@@ -176,8 +176,8 @@ class Session:
             yield run
 
     def clean(self) -> None:
-        """Delete what killed processes left half-written, here and one folder down."""
-        for left in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")]:
+        """Delete what killed processes left half-written, here and in the stages' folders."""
+        for left in [found for level in ("", "*/", "*/*/") for found in self.folder.glob(f"{level}.*.tmp")]:
             if not _alive(left.name.split(".")[-2]):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

@@ -15,8 +15,10 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+import medistill
 from medistill.data.zca import Zca
 from medistill.errors import UserError
+from medistill.files import digest_of
 from medistill.release import bundle
 from medistill.release.bundle import WITHHELD, redact, write_release
 from medistill.release.card import FOLDER, card
@@ -49,7 +51,8 @@ def test_a_release_is_whole_and_checked_by_sha256sum(tmp_path: Path, toy: dict[s
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count(": OK") == 6 and done.stderr == ""
     assert json.loads((folder / "evaluation.json").read_text()) == toy["evaluation"]
-    assert json.loads((folder / "audit.json").read_text()) == toy["audit"]
+    audit = json.loads((folder / "audit.json").read_text())
+    assert audit.pop("decision")["verdict"] == "pass" and audit == toy["audit"]
     with Image.open(folder / "preview.png") as preview:
         assert preview.format == "PNG" and preview.convert("L").getextrema()[0] < 200
 
@@ -84,6 +87,34 @@ def test_a_failed_audit_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> N
     with pytest.raises(UserError, match="nearest real neighbour"):
         write_release(tmp_path / "deep" / "toy", **toy)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_word_for_a_failed_audit_stands_in_the_release_and_its_card(tmp_path: Path, toy: dict[str, Any]) -> None:
+    toy["audit"]["verdict"] = toy["audit"]["checks"][0]["verdict"] = "fail"
+    folder = write_release(tmp_path / "toy", **toy, override="Dr. A. Example: a drill | with phantoms")
+    decision = json.loads((folder / "audit.json").read_text())["decision"]
+    assert decision["override"] == {"name": "Dr. A. Example", "reason": "a drill | with phantoms"}
+    assert decision["failed"] == ["nearest real neighbour"]
+    card = (folder / "README.md").read_text()
+    assert "**Released against the audit** by Dr. A. Example: a drill \\| with phantoms" in card
+
+
+def test_a_release_in_dp_mode_holds_no_number_measured_on_patients(tmp_path: Path, toy: dict[str, Any]) -> None:
+    check, words = toy["audit"]["checks"][0], ["Every check passed.", "nearest: 812 films"]
+    statement = {**check, "number": 10, "name": "DP statement", "statistic": {"epsilon": 7.9}, "power": None}
+    whole = {**toy["audit"], "checks": [{**check, "number": 1}, statement], "context": {"start": "noise", "n": 812}}
+    toy["audit"] = whole | {"words": words}
+    folder = write_release(tmp_path / "toy", **toy, ledger={"epsilon": 8.0, "steps": [1, 2]})
+    audit = json.loads((folder / "audit.json").read_text())
+    assert audit["checks"][0]["verdict"] == "pass" and audit["checks"][0]["statistic"] == {}
+    assert audit["checks"][1] == statement and audit["digest"] == digest_of(toy["audit"])
+    assert json.loads((folder / "privacy_ledger.json").read_text())["steps"] == [1, 2]
+    assert "withheld" in json.loads((folder / "evaluation.json").read_text())
+    text = (folder / "README.md").read_text() + (folder / "audit.json").read_text()
+    for number in ("0.812", "812", "388", "120", "0.94"):
+        assert number not in text, number
+    assert "outside epsilon and stay in the house" in text and "No formal guarantee" not in text
+    assert medistill.load(folder).audit["verdict"] == "pass"
 
 
 def test_a_whitened_set_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> None:

@@ -1,0 +1,63 @@
+"""The audit on one page, for a data protection officer: questions, answers, and what was not asked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from medistill.audit.gate import SUMMARY
+from medistill.audit.table import TABLE
+
+SIGN = {
+    "pass": "no leak found",
+    "fail": "LEAK FOUND",
+    "inconclusive": "cannot tell",
+    "not applicable": "does not apply",
+}
+
+
+def page(audit: Mapping[str, Any]) -> str:
+    """What `medistill.audit.gate.audit_json` says, as one page of Markdown.
+
+    Every answer stands with its power, for a search that could not have found a leak has shown nothing by its silence.
+    """
+    context, checks = audit["context"], audit["checks"]
+    questions = {row.number: row.question for row in TABLE}
+    lines = [
+        "# What this set may tell about patients",
+        "",
+        f"**{audit['verdict'].capitalize()}.** {SUMMARY[audit['verdict']]}",
+        "",
+        f"Examined: {context['synthetic']} synthetic images that started from {context['start']}, made with "
+        f"{context['training_films']} films of {context['training_patients']} patients; compared with "
+        f"{context['holdout_films']} films of {context['holdout_patients']} other patients. {guarantee(audit)}",
+        "",
+        "| | question | answer | of planted leaks it would find |",
+        "|---|---|---|---|",
+    ]
+    for check in checks:
+        power = "–" if check["power"] is None else f"{check['power']:.0%}"
+        lines.append(f"| {check['number']} | {questions[check['number']]} | {SIGN[check['verdict']]} | {power} |")
+    for row in audit["not_run"]:
+        lines.append(f"| {row['number']} | {questions[row['number']]} | was not run | – |")
+    told = [check for check in checks if check["verdict"] in ("fail", "inconclusive")]
+    if told:
+        lines += ["", "## What needs a decision", ""]
+        lines += [f"- **{check['name']}** ({check['verdict']}): {check['explanation']}" for check in told]
+    lines += [
+        "",
+        "## How to read it",
+        "",
+        "- An answer holds for the attack that was run, at the power it states; another may succeed.",
+        "- *Cannot tell* is no acquittal: the search would have missed too many leaks, mostly for want of films of "
+        "other patients, or of patients with several films.",
+        "- Who releases a set that is not cleared signs for it: the name and the reason travel with the set.",
+        "- Every number behind this page stands in `audit.json`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def guarantee(audit: Mapping[str, Any]) -> str:
+    """The mathematical guarantee in a sentence, or that there is none."""
+    for check in audit["checks"]:
+        if check["number"] == 10 and check["verdict"] == "pass":
+            return f"A mathematical guarantee was given: {check['explanation']}"
+    return "There is no mathematical guarantee (differential privacy)."

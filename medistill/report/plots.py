@@ -1,8 +1,4 @@
-"""Pictures of results as PNG files: the same values give the same bytes.
-
-Drawn with matplotlib's objects alone, so no global figure state is touched. Colours are those of Okabe and
-Ito, told apart by colour-blind readers, and every curve has a line style of its own besides.
-"""
+"""Pictures of results as PNG files: the images, curves and tables of an evaluation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +7,11 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medistill.files import atomic
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("solid", "dashed", "dashdot", "dotted")
-DPI = 150
+from medistill.report.figure import COLOURS, STYLES, new_figure, save_figure, tidy
 
 COLUMNS_SHOWN = 10
 CLASSES_SHOWN = 20
@@ -77,24 +66,24 @@ class ArmLike(Protocol):
 def distilled_grid(images: Tensor, targets: Tensor, classes: Sequence[str], path: Path) -> None:
     """Draw images (M, C, H, W) in [0, 1], C = 1 or 3, a row for each class; targets (M,) or (M, K)."""
     rows, columns = _rows(targets, len(classes))
-    figure = _figure(1.8 + 0.9 * columns, 0.5 + 0.9 * len(rows))
+    figure = new_figure(1.8 + 0.9 * columns, 0.5 + 0.9 * len(rows))
     _draw_grid(figure.add_subplot(), images, targets, classes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def roc_figure(arms: Sequence[ArmLike], path: Path) -> None:
     """Draw the mean ROC of each arm for its positive class against the rest."""
-    figure = _figure(6, 5.6)
+    figure = new_figure(6, 5.6)
     _draw_roc(figure.add_subplot(), arms)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix (K x K films, true class by row) as shares of each true class."""
     side = 3.2 + 0.8 * min(len(classes), CLASSES_WITH_NUMBERS)
-    figure = _figure(side, side * 0.85)
+    figure = new_figure(side, side * 0.85)
     _draw_confusion(figure.add_subplot(), matrix, classes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves_figure(history: Mapping[str, Sequence[float]], path: Path) -> None:
@@ -103,7 +92,7 @@ def curves_figure(history: Mapping[str, Sequence[float]], path: Path) -> None:
     A positive series that spans two decades gets a logarithmic axis.
     """
     series = {name: values for name, values in history.items() if name != "iteration"}
-    figure = _figure(7, 0.6 + 1.7 * len(series))
+    figure = new_figure(7, 0.6 + 1.7 * len(series))
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
     for i, (panel, (name, values)) in enumerate(zip(panels, series.items(), strict=True)):
         x = history.get("iteration", range(1, len(values) + 1))
@@ -111,10 +100,10 @@ def curves_figure(history: Mapping[str, Sequence[float]], path: Path) -> None:
         panel.set_ylabel(name.replace("_", " "))
         if min(values) > 0 and max(values) > 100 * min(values):
             panel.set_yscale("log")
-        _tidy(panel)
+        tidy(panel)
     panels[-1].set_xlabel("iteration")
     figure.align_ylabels(panels)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def report_picture(
@@ -128,7 +117,7 @@ def report_picture(
     grid_height = 0.3 + len(rows) * min(1.0, 9.5 / columns)
     table_height = 1.0 + 0.36 * len(arms)
     heights = [grid_height, 5.2, table_height]
-    figure = _figure(12, 0.6 + sum(heights))
+    figure = new_figure(12, 0.6 + sum(heights))
     figure.suptitle(title, fontsize=15, fontweight="bold")
     layout = figure.add_gridspec(3, 2, height_ratios=heights)
     _draw_grid(figure.add_subplot(layout[0, :]), images, targets, classes)
@@ -137,27 +126,7 @@ def report_picture(
     _draw_confusion(panel, arms[0].confusion, classes)
     panel.set_title(f"{arms[0].name}: test films by class, all networks")
     _draw_table(figure.add_subplot(layout[2, :]), arms)
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, inches, whose parts never overlap."""
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically; without matplotlib's version in it, which would change the bytes."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-
-
-def _tidy(panel: Axes) -> None:
-    """Leave away what carries no information."""
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.grid(color="#DDDDDD", linewidth=0.6)
+    save_figure(figure, path)
 
 
 def _rows(targets: Tensor, classes: int) -> tuple[list[list[int]], int]:
@@ -209,7 +178,7 @@ def _draw_roc(panel: Axes, arms: Sequence[ArmLike]) -> None:
     panel.set_ylabel("true positive rate (sensitivity)")
     panel.set_title(f"{arms[0].positive} against the rest")
     panel.legend(loc="lower right", fontsize=9, title="test AUROC", frameon=True, framealpha=0.9)
-    _tidy(panel)
+    tidy(panel)
 
 
 def _draw_confusion(panel: Axes, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:

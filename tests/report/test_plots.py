@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medistill.report import plots
+from medistill.report.figure import DPI
 
 CLASSES = ("COVID", "Viral Pneumonia")
 
@@ -29,13 +30,13 @@ def arm(name="IADD", seeds=(0, 1)):
 def figures(monkeypatch):
     """The figures as drawn, so that a test can read what they say."""
     drawn = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(figure, path):
         drawn.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
     return drawn
 
 
@@ -112,4 +113,4 @@ def test_the_report_holds_grid_roc_confusion_and_table(tmp_path, figures):
     assert cells[2, 0].get_text().get_text() == "all real films"
     assert "(1 or 2)" in figure.axes[3].texts[0].get_text()
     with Image.open(tmp_path / "report.png") as picture:
-        assert picture.width == 12 * plots.DPI
+        assert picture.width == 12 * DPI

@@ -13,7 +13,7 @@ PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 @pytest.mark.slow
 def test_the_covid19_study_shrunk(tiny, tmp_path):
-    """Guards the command behind the README's table: every arm, every baseline, one JSON (about 40 s)."""
+    """Guards the command behind docs/covid19.md: every arm, every baseline, one JSON (about 40 s)."""
     shrunk = ["--data.columns", "{}", "--track", "false", "--audit.planted", "10", "--audit.holdout", "20"]
     code = (
         f"import sys; sys.path.insert(0, {str(PIPELINES)!r}); import covid19\n"

@@ -22,7 +22,7 @@ from medistill.errors import UserError
 # Opacus' orders end at 63, below the best one for an epsilon under .5; its steps between 11 and 12 are kept.
 ORDERS = [1 + i / 10 for i in range(1, 100)] + [*range(11, 64), 64, 80, 96, 128, 192, 256, 384, 512, 1024]
 MESH = 0.01  # the most that the PRV accountant's discretisation may add to epsilon
-TOLERANCE = 1e-6  # of the noise multiplier's logarithm
+TOLERANCE = 1e-5  # of the noise multiplier's logarithm
 PROFILE = 256  # points of (epsilon, delta) behind a trade-off curve
 TAIL = 1e-9  # the delta at which that curve's largest epsilon lies
 SLACK = 1e-4  # share of the target left, so that a sum in another order does not overspend by rounding
@@ -104,25 +104,21 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int, also
     def run(logarithm: float) -> list[Mechanism]:
         return [*also, Mechanism(math.exp(logarithm), rate, steps)]
 
-    def over_by_rdp(logarithm: float) -> float:
-        return _rdp(run(logarithm), delta) - target
-
     def over(logarithm: float) -> float:
         return spent(run(logarithm), delta).prv - target
 
-    high = 0.0
-    while over_by_rdp(high) > 0:
-        high += 1
-    low = high - 1
-    while over_by_rdp(low) <= 0:
-        low -= 1
-    # RDP costs next to nothing and its epsilon is little larger, so its root lies closely above the one sought.
-    high = float(brentq(over_by_rdp, low, high))
+    # PRV is slow where epsilon is far above the target; RDP tells at next to no cost where it is near.
+    high, near = 0.0, max(1.5 * target, 1.1 * _rdp(also, delta)) if also else 1.5 * target
+    while _rdp(run(high), delta) > near:
+        high += 0.5
+    while _rdp(run(high), delta) <= near:
+        high -= 0.5
+    low = high + 0.5
+    high = low + 0.25
     while over(high) > 0:
-        high += 0.01
-    low = high - 0.2
+        low, high = high, 2 * high - low
     while over(low) <= 0:
-        low -= 0.2
+        low, high = low - 0.25, low
     root = float(brentq(over, low, high, xtol=TOLERANCE))
     return math.exp(root + TOLERANCE)
 

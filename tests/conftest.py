@@ -86,7 +86,9 @@ class Tiny:
             "evaluate.steps": 60,
             "evaluate.lr": 0.05,
             "evaluate.resamples": 100,
+            "audit.quick": "true",
             "audit.planted": 20,
+            "release.accept": "tester: phantoms",
         }
         return [*(word for key, value in settings.items() for word in (f"--{key}", str(value))), *more]
 

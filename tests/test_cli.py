@@ -143,3 +143,10 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
         main(["run"])
     assert end.value.code == 130 and "the same command goes on" in capsys.readouterr().err
+
+
+def test_short_options_stand_for_settings():
+    chosen = configure("audit", ["--quick", "--override=Dr. A: because: it is a drill", "--accept", "Dr. B: yes"])
+    assert chosen.audit.quick is True
+    assert chosen.release.override == "Dr. A: because: it is a drill" and chosen.release.accept == "Dr. B: yes"
+    assert configure("audit", ["--quick", "--audit.quick", "false"]).audit.quick is False

@@ -70,6 +70,7 @@ def _once(
     else:
         session.say(f"audit: {row.number} {row.name}")
         outcome = row.check(candidate, private)
+        work.folder.mkdir(parents=True, exist_ok=True)
         for figure in outcome.figures:
             figure.draw(work.folder / figure.name)
         figures = [{"name": figure.name, "shows_patients": figure.shows_patients} for figure in outcome.figures]

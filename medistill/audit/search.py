@@ -94,6 +94,18 @@ def nearest_neighbours(queries: Tensor, reference: Tensor) -> dict[str, Match]:
     return zncc | ssim
 
 
+def largest_zncc(queries: Tensor, reference: Tensor) -> Tensor:
+    """(M, N) the ZNCC of each query with every film, largest over all transformations, at 32 px or the films' size.
+
+    The first half of `nearest_neighbours`, for attacks that rank all films; same arguments. Inversion counts as
+    likeness, so no value is negative. The result stays on the device of `reference`.
+    """
+    size = next(size for size in _sizes(reference) if max(size) <= max(SIZES))
+    films, inverse_norms, warps = _prepared(reference.float(), size)
+    blocks = queries.to(films).split(BLOCK)
+    return torch.cat([_zncc(block, films, inverse_norms, warps)[0].abs() for block in blocks])
+
+
 def resample(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale and shift each image about the frame's centre, then resize, in one step.
 
@@ -171,13 +183,18 @@ def _warps(source: tuple[int, int], target: tuple[int, int], device: torch.devic
 
 def _search(queries: Tensor, reference: Tensor, size: tuple[int, int]) -> tuple[Match, Match]:
     """The best match of each query by ZNCC and by SSIM at one size."""
-    warps = _warps((reference.shape[2], reference.shape[3]), size, reference.device)
-    still = torch.zeros(1, 2, device=reference.device)
-    films = resample(reference, still[:, 0] + 1, still, still[:, 0] > 0, size)  # (N, C, h, w)
-    inverse_norms = _inverse_norms(films, warps)
+    films, inverse_norms, warps = _prepared(reference, size)
     blocks = [_search_block(block, films, inverse_norms, warps) for block in queries.split(BLOCK)]
     zncc, ssim = zip(*blocks, strict=True)
     return _join(zncc), _join(ssim)
+
+
+def _prepared(reference: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, _Warps]:
+    """The films at one size (N, C, h, w), one over their norms in each region, and the warps of queries to it."""
+    warps = _warps((reference.shape[2], reference.shape[3]), size, reference.device)
+    still = torch.zeros(1, 2, device=reference.device)
+    films = resample(reference, still[:, 0] + 1, still, still[:, 0] > 0, size)
+    return films, _inverse_norms(films, warps), warps
 
 
 def _search_block(queries: Tensor, films: Tensor, inverse_norms: Tensor, warps: _Warps) -> tuple[Match, Match]:

@@ -25,6 +25,7 @@ MESH = 0.01  # the most that the PRV accountant's discretisation may add to epsi
 TOLERANCE = 1e-5  # of the noise multiplier's logarithm
 PROFILE = 256  # points of (epsilon, delta) behind a trade-off curve
 TAIL = 1e-9  # the delta at which that curve's largest epsilon lies
+HOPELESS = 100.0  # the PRV accountant's memory grows with epsilon
 SLACK = 1e-4  # share of the target left, so that a sum in another order does not overspend by rounding
 
 
@@ -48,7 +49,8 @@ class Spent:
 
     Attributes:
         delta: of all epsilons here.
-        prv: epsilon by numerical composition, an upper bound (Gopi et al. 2021, arXiv 2106.02848).
+        prv: epsilon by numerical composition, an upper bound (Gopi et al. 2021, arXiv 2106.02848); where rdp is over
+            100, which protects nobody, rdp instead.
         rdp: epsilon by Rényi divergence, a looser upper bound (Mironov et al. 2019, arXiv 1908.10530).
         gaussian: the exact epsilon where every rate is 1 (Balle and Wang 2018, arXiv 1805.06530), else None.
     """
@@ -69,10 +71,8 @@ def spent(mechanisms: Sequence[Mechanism], delta: float) -> Spent:
     exact = gaussian_epsilon(_mu(history), delta) if all(m.rate == 1 for m in history) else None
     if not history:
         return Spent(delta, 0.0, 0.0, exact)
-    if any(m.noise_multiplier == 0 for m in history):
-        return Spent(delta, math.inf, math.inf, exact)
     rdp = _rdp(history, delta)
-    return Spent(delta, _prv(history, delta, rdp), rdp, exact)
+    return Spent(delta, _prv(history, delta, rdp) if rdp <= HOPELESS else rdp, rdp, exact)
 
 
 def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int, also: Sequence[Mechanism] = ()) -> float:
@@ -108,7 +108,7 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int, also
         return spent(run(logarithm), delta).prv - target
 
     # PRV is slow where epsilon is far above the target; RDP tells at next to no cost where it is near.
-    high, near = 0.0, max(1.5 * target, 1.1 * _rdp(also, delta)) if also else 1.5 * target
+    high, near = 0.0, max(1.5 * target, 1.1 * _rdp(also, delta))
     while _rdp(run(high), delta) > near:
         high += 0.5
     while _rdp(run(high), delta) <= near:
@@ -137,7 +137,7 @@ def max_tpr(mechanisms: Sequence[Mechanism], fpr: Sequence[float] | NDArray[np.f
     alpha = np.asarray(fpr, dtype=np.float64)
     if all(m.rate == 1 for m in history):
         return np.asarray(norm.cdf(norm.ppf(alpha) + _mu(history)))
-    if any(m.noise_multiplier == 0 for m in history):
+    if _rdp(history, TAIL) > HOPELESS:
         return np.ones_like(alpha)
     bound = np.ones_like(alpha)
     for epsilon, delta in _profile(history):

@@ -86,6 +86,8 @@ def test_nothing_and_no_noise() -> None:
     bare = spent([Mechanism(0, 0.5, 1)], DELTA)
     assert (bare.prv, bare.rdp, bare.gaussian) == (math.inf, math.inf, None)
     assert spent([Mechanism(0, 1, 1)], DELTA).gaussian == math.inf
+    loud = spent([Mechanism(0.01, 1, 100)], DELTA)
+    assert loud.gaussian is not None and loud.prv == loud.rdp > loud.gaussian > 1e5
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,7 @@ def test_without_noise_or_release_the_highest_tpr_is_one_or_chance() -> None:
     fpr = np.array([0.001, 0.3])
     assert max_tpr([Mechanism(0, 0.5, 3)], fpr).tolist() == [1, 1]
     assert max_tpr([Mechanism(0, 1, 3)], fpr).tolist() == [1, 1]
+    assert max_tpr([Mechanism(0.01, 0.5, 3)], fpr).tolist() == [1, 1]
     assert max_tpr([], fpr) == pytest.approx(fpr)
 
 

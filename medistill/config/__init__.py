@@ -11,11 +11,23 @@ from medistill.config.audit import Audit
 from medistill.config.data import Data, Phantom
 from medistill.config.distill import Distill
 from medistill.config.evaluate import Evaluate
-from medistill.config.experts import Experts, Net
+from medistill.config.experts import Experts, Net, Private
 from medistill.config.release import Release
 from medistill.config.rules import require
 
-__all__ = ["Audit", "Config", "Data", "Distill", "Evaluate", "Experts", "Net", "Phantom", "Release", "require"]
+__all__ = [
+    "Audit",
+    "Config",
+    "Data",
+    "Distill",
+    "Evaluate",
+    "Experts",
+    "Net",
+    "Phantom",
+    "Private",
+    "Release",
+    "require",
+]
 
 
 @dataclass(frozen=True)
@@ -56,12 +68,14 @@ class Config:
 
     def __post_init__(self) -> None:
         last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs
+        rows = "experts.private.rows" if self.experts.private.on else "experts.epochs"
         require(
-            last <= self.experts.epochs,
+            last <= self.experts.rows,
             f"distill.max_start_epoch {self.distill.max_start_epoch} with distill.expert_epochs "
-            f"{self.distill.expert_epochs} reaches epoch {last}, beyond the trajectory's last, experts.epochs "
-            f"{self.experts.epochs}; lower one of the first two or train the experts for longer",
+            f"{self.distill.expert_epochs} reaches epoch {last}, beyond the trajectory's last, {rows} "
+            f"{self.experts.rows}; lower one of the first two or train the experts for longer",
         )
+        self._require_public()
         require(
             self.data.size >> self.net.depth >= 1,
             f"net.depth {self.net.depth} halves data.size {self.data.size} to nothing; lower the depth",
@@ -69,6 +83,31 @@ class Config:
         most = 4 * (os.cpu_count() or 1)
         require(0 <= self.threads <= most, f"threads is {self.threads}; give 0 to {most} on this machine")
         require(bool(self.run), "run is empty; name the folder of the run")
+
+    def _require_public(self) -> None:
+        """In DP mode nothing but the noisy steps may carry a patient into the distilled set."""
+        private, start = self.experts.private, self.distill.start
+        if not private.on:
+            return
+        why = f"experts.private.epsilon {private.epsilon:g} covers"
+        require(
+            not self.data.zca,
+            f"data.zca is true, but whitening is a statistic of the patients' films, more than {why}; set it to false",
+        )
+        require(
+            start not in ("real", "class_mean"),
+            f"distill.start is {start}, but such images are made of patients' films, more than {why}; choose noise or "
+            "phantom",
+        )
+        require(
+            bool(self.data.classes),
+            f"data.classes is empty, but reading the names off the patients' films is more than {why}; name them",
+        )
+        classes, weights = len(self.data.classes), len(private.class_weights)
+        require(
+            weights in (0, classes),
+            f"experts.private.class_weights holds {weights} numbers for {classes} classes; give one each, or none",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as they stand in a YAML file."""

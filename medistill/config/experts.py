@@ -26,16 +26,69 @@ class Net:
 
 
 @dataclass(frozen=True)
+class Private:
+    """The DP mode: experts trained by DP-SGD, so that what is distilled from them has a guarantee a patient.
+
+    Attributes:
+        epsilon: the guarantee's epsilon, over all experts and class means together; 0: no guarantee, plain training.
+        delta: its delta, at most 1 / (10 patients); 0: just that.
+        patients: a public number of training patients, at least as many as there are; it scales the steps and delta.
+            0: their very number, which is then taken for public.
+        clip: the norm to which each patient's gradient is clipped.
+        rate: the chance of each patient to take part in a step; 1: all do.
+        steps: steps of each expert.
+        rows: rows of its trajectory, each after the same number of steps; here they take the place of epochs.
+        reserve: steps of all experts together that an aborted run may repeat; the noise is made for them beforehand.
+        class_weights: weight of each class in the loss, in the order of data.classes, from public numbers; empty: 1.
+        means: share of the budget (of the squared signal to noise) that noisy class means may take, for distill.start
+            private_means; 0: none are drawn.
+    """
+
+    epsilon: float = 0.0
+    delta: float = 0.0
+    patients: int = 0
+    clip: float = 1.0
+    rate: float = 1.0
+    steps: int = 30
+    rows: int = 30
+    reserve: int = 10
+    class_weights: list[float] = field(default_factory=list)
+    means: float = 0.0
+
+    @property
+    def on(self) -> bool:
+        """Whether the run is in DP mode."""
+        return self.epsilon > 0
+
+    def __post_init__(self) -> None:
+        name = "experts.private"
+        for field_name in ("epsilon", "patients", "reserve"):
+            value = getattr(self, field_name)
+            require(value >= 0, f"{name}.{field_name} is {value}; give 0 or more")
+        require(0 <= self.delta < 1, f"{name}.delta is {self.delta}; give 0 (1 / (10 patients)) up to below 1")
+        require(self.clip > 0, f"{name}.clip is {self.clip}; give a positive norm")
+        require(0 < self.rate <= 1, f"{name}.rate is {self.rate}; give a chance above 0, up to 1")
+        require(self.rows >= 1, f"{name}.rows is {self.rows}; give at least 1")
+        require(
+            self.steps >= 1 and self.steps % self.rows == 0,
+            f"{name}.steps is {self.steps}, no multiple of {name}.rows {self.rows}; give one",
+        )
+        require(all(w > 0 for w in self.class_weights), f"{name}.class_weights {self.class_weights} must be positive")
+        require(0 <= self.means < 1, f"{name}.means is {self.means}; give a share of 0 up to below 1")
+
+
+@dataclass(frozen=True)
 class Experts:
     """EXPERTS: networks trained on the real films, whose parameters are kept epoch by epoch.
 
     Attributes:
         count: number of experts.
-        epochs: passes over the training films.
+        epochs: passes over the training films; not used by private experts, who have steps and rows.
         lr: SGD step size.
         momentum: SGD momentum (MTT: 0).
-        batch: films a step.
+        batch: films a step; of private experts only how many are worked at once.
         augment: differentiable augmentation operations; flip mirrors left and right, so it is off here.
+        private: the DP mode.
     """
 
     count: int = 6
@@ -44,6 +97,12 @@ class Experts:
     momentum: float = 0.0
     batch: int = 64
     augment: list[str] = field(default_factory=lambda: ["color", "crop", "cutout", "scale", "rotate"])
+    private: Private = field(default_factory=Private)
+
+    @property
+    def rows(self) -> int:
+        """T, the last row of a trajectory."""
+        return self.private.rows if self.private.on else self.epochs
 
     def __post_init__(self) -> None:
         for name in ("count", "epochs", "batch"):
@@ -51,3 +110,8 @@ class Experts:
         require(self.lr > 0, f"experts.lr is {self.lr}; give a positive step size")
         require(0 <= self.momentum < 1, f"experts.momentum is {self.momentum}; give 0 up to below 1")
         check_augment("experts.augment", self.augment)
+        require(
+            not self.private.on or self.momentum == 0,
+            f"experts.momentum is {self.momentum}, but private experts take plain steps, whose noise is known; "
+            "momentum would carry it from one step into the next: set it to 0",
+        )

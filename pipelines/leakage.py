@@ -26,6 +26,7 @@ from medistill.stages.load import load
 from medistill.stages.session import Session
 
 SEEDS = 2
+KEPT = ("name", "verdict", "power", "interval", "statistic", "explanation")
 ARMS = {
     f"real-{step}-{iterations}": ("real", step, iterations) for step in (1, 10, 100, 1000) for iterations in (50, 200)
 } | {"noise-100-200": ("noise", 100, 200), "phantom-100-200": ("phantom", 100, 200)}
@@ -38,13 +39,10 @@ def row(one: Session) -> dict:
     audit(one)
     splits = load(one)
     report, arm = audited(one, splits)[1], evaluated(one, splits)[1]["arms"]["distilled"]
-    checks = {
-        str(check["number"]): {k: check[k] for k in ("verdict", "power", "statistic")} for check in report["checks"]
-    }
-    for check in checks.values():
-        check["statistic"] = {k: v for k, v in check["statistic"].items() if isinstance(v, int | float)}
-    fired = checks["1"]["statistic"]["fired"] / checks["1"]["statistic"]["synthetic"]
-    leak = {"1": fired, "2": checks["2"]["statistic"].get("rank_1_share", 0.0)}
+    checks = {str(check["number"]): {key: check[key] for key in KEPT} for check in report["checks"]}
+    near, start = (checks[number]["statistic"] for number in ("1", "2"))
+    # without a start film there is none to find
+    leak = {"1": near["fired"] / near["synthetic"], "2": start["rank_1"]["share"] if start else 0.0}
     return {"mean": arm["mean"], "interval": arm["interval"], "leak": leak, "checks": checks}
 
 

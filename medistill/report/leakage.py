@@ -9,8 +9,8 @@ import numpy as np
 from medistill.report.figure import COLOURS, STYLES, new_figure, save_figure, tidy
 
 PANELS = {
-    "2": ("rank_1_share", "share of start films named at rank 1"),
-    "1": ("fired_share", "share of images that fired"),
+    "2": "share of start films' patients named first (check 2)",
+    "1": "share of images nearer to a training film than any stranger (check 1)",
 }
 
 
@@ -24,7 +24,7 @@ def leakage_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) 
     """
     figure = new_figure(11, 5)
     panels = figure.subplots(1, 2, sharey=True)
-    for panel, (number, (_, label)) in zip(panels, PANELS.items(), strict=True):
+    for panel, (number, label) in zip(panels, PANELS.items(), strict=True):
         lines: dict[str, list[str]] = {}
         for arm in rows:
             start, _, iterations = arm.split("-")

@@ -1,0 +1,218 @@
+"""The three kinds of work behind shadow distillations: experts on parts of the films, distillation, queries.
+
+Experts of all shadows are trained in one call of `medistill.sgd.train`. Distillations and queries run side by side in
+threads on a CPU, one thread each.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from medistill import augment, sgd
+from medistill.config import Distill, Experts
+from medistill.distill.iadd import distill, kernels_for, result
+from medistill.distill.state import State
+from medistill.errors import UserError
+from medistill.experts.trajectory import Trajectories
+from medistill.kernels import Kernels, soft_cross_entropy
+from medistill.nets import Architecture, Flat, flatten
+from medistill.resources import Used
+
+Result = TypeVar("Result")
+
+GRADIENTS = 2**24
+"""Numbers in the gradients of single films that are held at once."""
+
+
+class Trainer(Protocol):
+    """Trains the experts of the shadows, as `train_on_parts` does; a private run may bring one that adds its noise."""
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        parts: Sequence[Tensor],
+        architecture: Architecture,
+        settings: Experts,
+        generators: Sequence[torch.Generator],
+        films: int,
+        compiled: bool | None,
+        told: Callable[[Used], None] | None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of a network and its trajectory (T + 1, P) on the CPU as one is done."""
+
+
+def train_on_parts(
+    images: Tensor,
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    architecture: Architecture,
+    settings: Experts,
+    generators: Sequence[torch.Generator],
+    films: int,
+    compiled: bool | None = None,
+    told: Callable[[Used], None] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Train a network on each part of the films by plain SGD, all in one call.
+
+    An epoch shows `films` films of each part, drawn anew without replacement, so that networks on parts of different
+    size keep in step and can be stacked.
+
+    Args:
+        images: (N, C, H, W), normalised, on the device that trains.
+        labels: (N,) int64.
+        parts: of each network the films it may see, int64.
+        architecture: the network.
+        settings: epochs, step size, batch, momentum, augmentation.
+        generators: of each network's start, order and augmentation.
+        films: of an epoch, no more than the smallest part has.
+        compiled: whether to use torch.compile; None: where it pays.
+        told: told beforehand what all of it will take.
+
+    Raises:
+        UserError: when a loss is no longer finite.
+    """
+    net = Flat(architecture).to(images.device, images.dtype)
+    targets = sgd.probabilities(labels.to(images.device), architecture.classes, images)
+    starts = [flatten(architecture.build(generator)).to(images) for generator in generators]
+    courses = [
+        _course(images, targets, part, films, settings, generator)
+        for part, generator in zip(parts, generators, strict=True)
+    ]
+    batch = min(settings.batch, films)
+    kept = (settings.epochs + 1) * starts[0].nbytes
+    task = sgd.Task(net, starts, courses, batch, settings.momentum, kept=kept)
+    rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
+    trajectories = [[start.cpu()] for start in starts]
+    with closing(sgd.train(task, settings.epochs * films, compiled, rehearsal, told)) as reports:
+        for report in reports:
+            rows = trajectories[report.number]
+            if not report.loss < float("inf"):
+                raise UserError(
+                    f"audit: the loss of a shadow's expert is not finite in epoch {len(rows)}; lower experts.lr"
+                )
+            rows.append(report.theta.cpu())
+            if len(rows) == settings.epochs + 1:
+                yield report.number, torch.stack(rows)
+                rows.clear()
+
+
+def _course(
+    images: Tensor, targets: Tensor, part: Tensor, films: int, settings: Experts, generator: torch.Generator
+) -> Iterator[sgd.Lesson]:
+    """The steps of one network, with a report after every epoch."""
+    for _ in range(settings.epochs):
+        shown = part[torch.randperm(len(part), generator=generator)[:films]]
+        batches = shown.split(settings.batch)
+        for number, index in enumerate(batches, start=1):
+            drawn = augment.draw(settings.augment, len(index), generator)
+            picked = index.to(images.device)
+            x = augment.apply(images[picked], drawn)  # (B, C, H, W)
+            yield sgd.Lesson(x, targets[picked], settings.lr, report=number == len(batches))
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a shadow's experts tell about the pool's films, and the set distilled from them.
+
+    Attributes:
+        answers: (E, R, N, C) class probabilities by each expert at R epochs.
+        slopes: (E, N) norm of the gradient of each film's loss in the last parameters.
+        images: (M, C, H, W) distilled.
+        labels: (M, C) probabilities.
+        lr: (1,) the learned step size.
+    """
+
+    answers: Tensor
+    slopes: Tensor
+    images: Tensor
+    labels: Tensor
+    lr: Tensor
+
+
+class Distillation:
+    """One shadow's distillation and queries, to be run in a thread; made in the main one, where networks are built.
+
+    Args:
+        trajectories: of the shadow's experts.
+        start: (M, C, H, W) start images on the device.
+        targets: (M, C) one-hot.
+        settings: of the distillation.
+        seed: of its draws.
+        epochs: at which the experts are queried.
+        compiled: whether to use torch.compile.
+    """
+
+    def __init__(
+        self,
+        trajectories: Trajectories,
+        start: Tensor,
+        targets: Tensor,
+        settings: Distill,
+        seed: int,
+        epochs: Sequence[int],
+        compiled: bool,
+    ):
+        self._trajectories, self._settings, self._seed, self._epochs = trajectories, settings, seed, epochs
+        self._state = State.begin(start, targets, trajectories.size, settings, compiled)
+        self.kernels: Kernels = kernels_for(trajectories, self._state, settings)
+
+    def run(self, images: Tensor, targets: Tensor, stop: threading.Event) -> Shadow:
+        """Query the experts on images (N, C, H, W) with targets (N, C), and distil, unless told to stop."""
+        net = copy.deepcopy(self.kernels.net)
+        answers, slopes = [], []
+        for expert in range(len(self._trajectories)):
+            rows = [row.to(images) for row in self._trajectories.rows(expert, *self._epochs)]
+            answers.append(torch.stack([probabilities_at(net, row, images) for row in rows]))
+            slopes.append(slope_norms(net, rows[-1], images, targets))
+        for _ in distill(self.kernels, self._trajectories, self._state, self._settings, self._seed):
+            if stop.is_set():
+                break
+        made, labels, lr = result(self._state, self._settings)
+        return Shadow(torch.stack(answers), torch.stack(slopes), made.cpu(), labels.cpu(), torch.tensor([lr]))
+
+
+@torch.no_grad()
+def probabilities_at(net: Flat, theta: Tensor, images: Tensor, batch: int = 256) -> Tensor:
+    """(N, C) class probabilities on the CPU, of images (N, C, H, W) by parameters theta (P,)."""
+    return torch.cat([net(theta, part).float().softmax(1).cpu() for part in images.split(batch)])
+
+
+def slope_norms(net: Flat, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+    """(N,) on the CPU: the norm of the gradient in theta (P,) of each film's cross entropy with its target (N, C)."""
+
+    def loss(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return soft_cross_entropy(net(parameters, x[None]), y[None])
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    batch = max(1, GRADIENTS // net.size)
+    parts = zip(images.split(batch), targets.split(batch), strict=True)
+    return torch.cat([each(theta, x, y).norm(dim=1).cpu() for x, y in parts])
+
+
+def side_by_side(jobs: Sequence[Callable[[threading.Event], Result]], workers: int) -> Iterator[tuple[int, Result]]:
+    """Run jobs in threads that share out the CPU's, and yield each job's number and result as one is done.
+
+    A job is given an event that is set when nobody waits for it any more.
+    """
+    stop, threads = threading.Event(), torch.get_num_threads()
+    if workers < 2:
+        yield from ((number, job(stop)) for number, job in enumerate(jobs))
+        return
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    try:
+        numbers = {pool.submit(job, stop): number for number, job in enumerate(jobs)}
+        for done in as_completed(numbers):
+            yield numbers[done], done.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        # a worker's number is also what threads to come would begin with
+        torch.set_num_threads(threads)

@@ -147,17 +147,17 @@ def exact_bounds(scores: Scores, fpr: float, level: float = LEVEL) -> tuple[floa
     """Bounds of the true positive rate at a false positive rate, exact for independent scores of any distribution.
 
     The k-th largest score of n others is exceeded by a stranger with a probability that is beta distributed (k, n + 1 -
-    k). For the upper bound k is chosen so large that this is `fpr` or more, for the lower so small that it is `fpr` or
-    less, each with half of the permitted error; the share of members beyond gets the interval of Clopper and Pearson
-    with the other half. Where the others are too few for a lower bound, k is 1 and the attack raises only so many of
-    its alarms, by lot, that the false ones keep to `fpr`.
+    k). For the upper bound k is the smallest at which it is `fpr` or more, but for half of the permitted error. For the
+    lower one k is the smallest at which it may be more, and the attack raises only so many of its alarms, by lot, that
+    the false ones keep to `fpr`; so that few others tell something too. The share of members beyond gets the interval
+    of Clopper and Pearson with the other half of the error.
     """
     others, members = np.sort(scores.values[~scores.member])[::-1], scores.values[scores.member]
     error = (1 - level) / 4
     k = upper_place(len(others), fpr, error)
     hits = len(members) if k > len(others) else int((members >= others[k - 1]).sum())
     high = 1.0 if hits == len(members) else float(beta.ppf(1 - error, hits + 1, len(members) - hits))
-    k = max(1, int(binom.ppf(error, len(others), fpr)))
+    k = int(binom.ppf(error, len(others), fpr)) + 1
     raised = min(1.0, fpr / float(beta.ppf(1 - error, k, len(others) + 1 - k)))
     hits = int((members > others[k - 1]).sum())
     low = raised * float(beta.ppf(error, hits, len(members) - hits + 1)) if hits else 0.0

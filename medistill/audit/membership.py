@@ -33,7 +33,8 @@ from medistill.audit.membership_attack import (
     scores_of_each,
 )
 from medistill.audit.shadow_pool import Pool
-from medistill.audit.shadows import Shadows, run_shadows, students_on
+from medistill.audit.shadow_training import students_on
+from medistill.audit.shadows import Shadows, run_shadows
 from medistill.report.membership import Curve, exposure_figure, membership_figure
 
 NUMBER, NAME = 5, "membership inference"
@@ -44,9 +45,10 @@ def check(candidate: Candidate, private: Private, shadows: Shadows | None = None
     pool = Pool.of(private)
     if reason := pool.unfit(private.config.distill):
         return not_applicable(NUMBER, NAME, reason)
-    shadows = shadows or run_shadows(private)
+    shadows = shadows or run_shadows(private, candidate.ledger)
     final = candidate.distilled
-    answers = students_on(private, pool, final.images, final.labels, final.lr, ("release",), 1)
+    compiled = {"auto": None, "always": True, "never": False}[private.config.compile]
+    answers = students_on(private, pool, final.images, final.labels, final.lr, ("release",), compiled)
     limit, curve = limit_of(candidate.ledger), allowed_curve(candidate.ledger)
     return membership_check(shadows, answers, private.config.seed, limit, curve)
 

@@ -153,7 +153,7 @@ def allowed_curve(ledger: Mapping[str, Any] | None) -> Curve | None:
 
 def percent(value: float) -> str:
     """A share in words."""
-    return f"{100 * value:.2g} %"
+    return f"{100 * value:.3g} %"
 
 
 def in_words(rate: Rate) -> str:

@@ -38,7 +38,7 @@ def check(candidate: Candidate, private: Private, shadows: Shadows | None = None
     """Attack the experts of all shadows, which are made where they are not given."""
     if reason := Pool.of(private).unfit(private.config.distill):
         return not_applicable(NUMBER, NAME, reason)
-    shadows = shadows or run_shadows(private)
+    shadows = shadows or run_shadows(private, candidate.ledger)
     guaranteed = candidate.ledger is not None and shadows.noisy
     limit, curve = limit_of(candidate.ledger), allowed_curve(candidate.ledger)
     return experts_check(shadows, private.config.seed, limit, guaranteed, curve)

@@ -1,10 +1,9 @@
-"""The three kinds of work behind shadow distillations: experts on parts of the films, distillation, queries.
+"""The work behind shadow distillations: experts on parts of the films, distillation, queries, students.
 
-Experts of all shadows are trained in one call of `medistill.sgd.train`. Distillations and queries run side by side in
-threads on a CPU, one thread each.
+Experts of all shadows are trained in one call of `medistill.sgd.train`, students set by set; distillations and queries
+of experts run side by side in threads on a CPU.
 """
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,11 +14,14 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from medistill import augment, sgd
+from medistill import augment, seeds, sgd
+from medistill.audit.check import Private
+from medistill.audit.shadow_pool import Pool
 from medistill.config import Distill, Experts
-from medistill.distill.iadd import distill, kernels_for, result
+from medistill.distill.iadd import distill, result
 from medistill.distill.state import State
 from medistill.errors import UserError
+from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.experts.trajectory import Trajectories
 from medistill.kernels import Kernels, soft_cross_entropy
 from medistill.nets import Architecture, Flat, flatten
@@ -32,7 +34,7 @@ GRADIENTS = 2**24
 
 
 class Trainer(Protocol):
-    """Trains the experts of the shadows, as `train_on_parts` does; a private run may bring one that adds its noise."""
+    """Trains the experts of the shadows: `train_on_parts`, or in DP mode one that adds the run's noise."""
 
     def __call__(
         self,
@@ -137,46 +139,40 @@ class Shadow:
     lr: Tensor
 
 
-class Distillation:
-    """One shadow's distillation and queries, to be run in a thread; made in the main one, where networks are built.
+def query_and_distil(
+    kernels: Kernels,
+    trajectories: Trajectories,
+    state: State,
+    settings: Distill,
+    seed: int,
+    epochs: Sequence[int],
+    images: Tensor,
+    targets: Tensor,
+    stop: threading.Event,
+) -> Shadow:
+    """One shadow, in a thread of its own: query its experts, then distil them, unless told to stop.
 
     Args:
+        kernels: of this thread alone.
         trajectories: of the shadow's experts.
-        start: (M, C, H, W) start images on the device.
-        targets: (M, C) one-hot.
+        state: with the start images; it is changed in place.
         settings: of the distillation.
         seed: of its draws.
         epochs: at which the experts are queried.
-        compiled: whether to use torch.compile.
+        images: (N, C, H, W) asked about.
+        targets: (N, C) one-hot.
+        stop: set when the result is no longer wanted.
     """
-
-    def __init__(
-        self,
-        trajectories: Trajectories,
-        start: Tensor,
-        targets: Tensor,
-        settings: Distill,
-        seed: int,
-        epochs: Sequence[int],
-        compiled: bool,
-    ):
-        self._trajectories, self._settings, self._seed, self._epochs = trajectories, settings, seed, epochs
-        self._state = State.begin(start, targets, trajectories.size, settings, compiled)
-        self.kernels: Kernels = kernels_for(trajectories, self._state, settings)
-
-    def run(self, images: Tensor, targets: Tensor, stop: threading.Event) -> Shadow:
-        """Query the experts on images (N, C, H, W) with targets (N, C), and distil, unless told to stop."""
-        net = copy.deepcopy(self.kernels.net)
-        answers, slopes = [], []
-        for expert in range(len(self._trajectories)):
-            rows = [row.to(images) for row in self._trajectories.rows(expert, *self._epochs)]
-            answers.append(torch.stack([probabilities_at(net, row, images) for row in rows]))
-            slopes.append(slope_norms(net, rows[-1], images, targets))
-        for _ in distill(self.kernels, self._trajectories, self._state, self._settings, self._seed):
-            if stop.is_set():
-                break
-        made, labels, lr = result(self._state, self._settings)
-        return Shadow(torch.stack(answers), torch.stack(slopes), made.cpu(), labels.cpu(), torch.tensor([lr]))
+    answers, slopes = [], []
+    for expert in range(len(trajectories)):
+        rows = [row.to(images) for row in trajectories.rows(expert, *epochs)]
+        answers.append(torch.stack([probabilities_at(kernels.net, row, images) for row in rows]))
+        slopes.append(slope_norms(kernels.net, rows[-1], images, targets))
+    for _ in distill(kernels, trajectories, state, settings, seed):
+        if stop.is_set():
+            break
+    made, labels, lr = result(state, settings)
+    return Shadow(torch.stack(answers), torch.stack(slopes), made.cpu(), labels.cpu(), torch.tensor([lr]))
 
 
 @torch.no_grad()
@@ -195,6 +191,47 @@ def slope_norms(net: Flat, theta: Tensor, images: Tensor, targets: Tensor) -> Te
     batch = max(1, GRADIENTS // net.size)
     parts = zip(images.split(batch), targets.split(batch), strict=True)
     return torch.cat([each(theta, x, y).norm(dim=1).cpu() for x, y in parts])
+
+
+def recipe_of(private: Private) -> Recipe:
+    """The run's recipe for students."""
+    s = private.config.evaluate
+    return Recipe(s.steps, s.batch, s.momentum, s.weight_decay, tuple(s.augment))
+
+
+def students_on(
+    private: Private,
+    pool: Pool,
+    images: Tensor,
+    targets: Tensor,
+    lr: float,
+    place: Sequence[str | int],
+    compiled: bool | None = None,
+) -> Tensor:
+    """(S, N, C) class probabilities that fresh students trained on a set of images give all films of the pool.
+
+    Args:
+        private: settings and device.
+        pool: the films.
+        images: (M, C, H, W), normalised.
+        targets: (M,) classes or (M, C) probabilities.
+        lr: the students' learning rate.
+        place: of their random numbers.
+        compiled: whether to use torch.compile; None: where it pays.
+    """
+    count, architecture = private.config.audit.shadows.students, architecture_of(pool, private)
+    generators = [seeds.generator(private.config.seed, "audit", *place, number) for number in range(count)]
+    fitted = fit_all(
+        images, targets, architecture, lr, recipe_of(private), generators, private.device, compiled=compiled
+    )
+    answers = {number: predict(student, pool.pixels, private.device) for number, student in fitted}
+    return torch.stack([answers[number] for number in range(count)])
+
+
+def architecture_of(pool: Pool, private: Private) -> Architecture:
+    """The run's network."""
+    net = private.config.net
+    return Architecture(net.name, pool.pixels.shape[1], len(pool.classes), pool.pixels.shape[2], net.width, net.depth)
 
 
 def side_by_side(jobs: Sequence[Callable[[threading.Event], Result]], workers: int) -> Iterator[tuple[int, Result]]:

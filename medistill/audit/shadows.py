@@ -5,11 +5,13 @@ inference is calibrated on (checks 5 and 6), and what it is tried on. Everything
 stays in the house. It is kept shadow by shadow, so that a killed audit goes on where it was.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,16 +19,25 @@ from torch import Tensor
 
 from medistill import seeds, sgd
 from medistill.audit.check import Private
+from medistill.audit.shadow_noise import noisy_trainer
 from medistill.audit.shadow_pool import Pool
-from medistill.audit.shadow_training import Distillation, Shadow, Trainer, side_by_side, train_on_parts
+from medistill.audit.shadow_training import (
+    Shadow,
+    Trainer,
+    architecture_of,
+    query_and_distil,
+    recipe_of,
+    side_by_side,
+    students_on,
+    train_on_parts,
+)
 from medistill.config import Distill, Experts
 from medistill.distill.iadd import rehearse
 from medistill.distill.state import State
-from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.files import digest_of, read_metadata, write_tensors
 from medistill.kernels import ADJOINT_COST, SLOPE_COST, Kernels, earns_compiling
-from medistill.nets import Architecture, Flat
+from medistill.nets import Flat
 from medistill.resources import Used
 
 QUERIED = 4
@@ -56,65 +67,18 @@ class Shadows:
     planted_students: Tensor
     experts: Tensor
     slopes: Tensor
-    noisy: bool = False
+    noisy: bool
 
 
-def run_shadows(private: Private, trainer: Trainer = train_on_parts) -> Shadows:
+def run_shadows(private: Private, ledger: Mapping[str, Any] | None = None) -> Shadows:
     """Make all shadows, or what is missing of them in `private.folder`.
-
-    Experts in DP mode train many times more slowly than plain ones. Their shadows are plain unless a trainer is given
-    that adds the noise: what plain shadows leak bounds from above what noisy ones would.
 
     Args:
         private: films and settings; without a folder nothing is kept.
-        trainer: of the shadows' experts.
+        ledger: the privacy ledger of a run in DP mode, whose noise the shadows' experts get too.
     """
     with _kept(private) as folder:
-        return _Run(private, folder).all(trainer)
-
-
-def recipe_of(private: Private) -> Recipe:
-    """The run's recipe for students."""
-    s = private.config.evaluate
-    return Recipe(s.steps, s.batch, s.momentum, s.weight_decay, tuple(s.augment))
-
-
-def students_on(
-    private: Private, pool: Pool, images: Tensor, targets: Tensor, lr: float, place: Sequence[str | int], of: int
-) -> Tensor:
-    """(S, N, C) class probabilities that fresh students trained on a set of images give all films of the pool.
-
-    Args:
-        private: settings and device.
-        pool: the films.
-        images: (M, C, H, W), normalised.
-        targets: (M,) classes or (M, C) probabilities.
-        lr: the students' learning rate.
-        place: of their random numbers.
-        of: students of all such calls, which decides whether to compile.
-    """
-    count, recipe, architecture = (
-        private.config.audit.shadows.students,
-        recipe_of(private),
-        _architecture(pool, private),
-    )
-    generators = [seeds.generator(private.config.seed, "audit", *place, number) for number in range(count)]
-    seen = recipe.steps * min(recipe.batch, len(images)) * of
-    compiled = _compiled(private, Flat(architecture), seen, SLOPE_COST)
-    fitted = fit_all(images, targets, architecture, lr, recipe, generators, private.device, compiled=compiled)
-    answers = {number: predict(student, pool.pixels, private.device) for number, student in fitted}
-    return torch.stack([answers[number] for number in range(count)])
-
-
-def _architecture(pool: Pool, private: Private) -> Architecture:
-    net = private.config.net
-    return Architecture(net.name, pool.pixels.shape[1], len(pool.classes), pool.pixels.shape[2], net.width, net.depth)
-
-
-def _compiled(private: Private, net: Flat, images: float, cost: int) -> bool:
-    """Whether to compile, as configured or where work on so many images earns it; on a GPU only as configured."""
-    wanted = {"auto": None, "always": True, "never": False}[private.config.compile]
-    return wanted if wanted is not None else private.device.type == "cpu" and earns_compiling(net, images, cost)
+        return _Run(private, folder, ledger).all()
 
 
 @contextmanager
@@ -130,47 +94,55 @@ def _kept(private: Private) -> Iterator[Path]:
 class _Run:
     """The shadows of one audit and where they are kept."""
 
-    def __init__(self, private: Private, folder: Path):
+    def __init__(self, private: Private, folder: Path, ledger: Mapping[str, Any] | None):
         self.private, self.folder, self.config = private, folder, private.config
         self.pool = Pool.of(private)
         self.count = self.config.audit.shadows.count
         self.inside = self.pool.halves(self.count // 2, self.config.seed)
-        self.architecture = _architecture(self.pool, private)
+        self.architecture = architecture_of(self.pool, private)
+        self.net = Flat(self.architecture).to(private.device, self.pool.pixels.dtype)
         self.experts, self.settings = _settings(private)
         self.parts = [torch.nonzero(row[self.pool.patient]).flatten() for row in self.inside]
+        self.trainer: Trainer = train_on_parts if ledger is None else noisy_trainer(ledger, self.pool.patient)
+        self.noisy = ledger is not None
         decides = {
             "settings": [asdict(part) for part in (self.experts, self.settings, self.config.net, self.config.evaluate)],
             "shadows": asdict(self.config.audit.shadows),
             "seed": self.config.seed,
             "films": [private.train.digest, private.holdout.digest],
+            "noise": ledger and [ledger["terms"], ledger["noise"]],
         }
         self.key = digest_of(decides)
 
-    def all(self, trainer: Trainer) -> Shadows:
+    def all(self) -> Shadows:
         """Do what is missing and gather everything."""
         if missing := [k for k in range(self.count) if self._read(f"shadow_{k:03d}") is None]:
             starts = {k: self.pool.start(self.parts[k], self.private, self.settings, k) for k in missing}
             self._announce(missing, starts[missing[0]])
-            self._train(missing, trainer)
+            self._train(missing)
             self._distil(missing, starts)
         shadows = [Shadow(**self._found(f"shadow_{k:03d}")) for k in range(self.count)]
         students, planted = [], []
-        planted_films = [
-            self.pool.planted(part, self.settings.ipc, self.config.seed, k) for k, part in enumerate(self.parts)
-        ]
-        lr = self.config.evaluate.lr
-        for k, (shadow, films) in enumerate(zip(shadows, planted_films, strict=True)):
+        chosen, lr = torch.zeros_like(self.inside), self.config.evaluate.lr
+        for k, shadow in enumerate(shadows):
+            films = self.pool.planted(self.parts[k], self.settings.ipc, self.config.seed, k)
+            chosen[k, self.pool.patient[films]] = True
             own = (shadow.images, shadow.labels, shadow.lr.item())
             real = (self.pool.pixels[films.to(self.pool.pixels.device)], self.pool.labels[films], lr)
             students.append(self._students(f"students_{k:03d}", *own, ("shadow", k)))
             planted.append(self._students(f"planted_{k:03d}", *real, ("planted", k)))
-        chosen = torch.zeros_like(self.inside)
-        for row, films in zip(chosen, planted_films, strict=True):
-            row[self.pool.patient[films]] = True
-        answers, slopes = torch.stack([s.answers for s in shadows]), torch.stack([s.slopes for s in shadows])
-        return Shadows(self.pool, self.inside, torch.stack(students), chosen, torch.stack(planted), answers, slopes)
+        return Shadows(
+            pool=self.pool,
+            inside=self.inside,
+            students=torch.stack(students),
+            planted=chosen,
+            planted_students=torch.stack(planted),
+            experts=torch.stack([shadow.answers for shadow in shadows]),
+            slopes=torch.stack([shadow.slopes for shadow in shadows]),
+            noisy=self.noisy,
+        )
 
-    def _train(self, missing: Sequence[int], trainer: Trainer) -> None:
+    def _train(self, missing: Sequence[int]) -> None:
         """Train the experts that these shadows lack."""
         todo = [
             (k, expert)
@@ -180,16 +152,10 @@ class _Run:
         ]
         if not todo:
             return
-        seed = self.config.seed
-        generators = [seeds.generator(seed, "audit", "shadows", "expert", *place) for place in todo]
+        generators = [seeds.generator(self.config.seed, "audit", "shadows", "expert", *place) for place in todo]
         films = min(len(part) for part in self.parts)
-        compiled = _compiled(
-            self.private,
-            Flat(self.architecture),
-            self.experts.epochs * films * self.count * self.experts.count,
-            SLOPE_COST,
-        )
-        for number, rows in trainer(
+        seen = self.experts.epochs * films * self.count * self.experts.count
+        for number, rows in self.trainer(
             self.pool.pixels,
             self.pool.labels,
             [self.parts[k] for k, _ in todo],
@@ -197,7 +163,7 @@ class _Run:
             self.experts,
             generators,
             films,
-            compiled,
+            self._compiles(seen, SLOPE_COST),
             lambda used: self.private.say(f"{len(todo)} experts of shadows, {_about(used)}"),
         ):
             save_trajectory(self._expert(*todo[number]), rows, self.architecture, key=self.key)
@@ -206,8 +172,21 @@ class _Run:
         """Query these shadows' experts and distil them, side by side; then their parameters may go."""
         epochs = sorted({round(self.experts.rows * (i + 1) / QUERIED) for i in range(QUERIED)} - {0})
         targets = sgd.probabilities(self.pool.labels, len(self.pool.classes), self.pool.pixels)
-        work = [self._distillation(k, starts[k], epochs) for k in missing]
-        jobs = [lambda stop, w=w: w.run(self.pool.pixels, targets, stop) for w in work]
+        kernels = self._kernels()
+        jobs = [
+            partial(
+                query_and_distil,
+                kernels.for_another_thread(),
+                Trajectories.open([self._expert(k, expert) for expert in range(self.experts.count)]),
+                State.begin(*starts[k], self.net.size, self.settings, kernels.compiled),
+                self.settings,
+                seeds.derive(self.config.seed, "audit", "shadows", "distillation", k),
+                epochs,
+                self.pool.pixels,
+                targets,
+            )
+            for k in missing
+        ]
         for done, (number, shadow) in enumerate(side_by_side(jobs, self._workers(len(jobs))), start=1):
             k = missing[number]
             write_tensors(self.folder / f"shadow_{k:03d}.safetensors", _tensors(shadow), {"key": self.key})
@@ -215,15 +194,18 @@ class _Run:
                 self._expert(k, expert).unlink()
             self.private.say(f"{done} of {len(missing)} shadows distilled")
 
-    def _distillation(self, k: int, start: tuple[Tensor, Tensor], epochs: Sequence[int]) -> Distillation:
-        trajectories = Trajectories.open([self._expert(k, expert) for expert in range(self.experts.count)])
-        seed = seeds.derive(self.config.seed, "audit", "shadows", "distillation", k)
-        return Distillation(trajectories, *start, self.settings, seed, epochs, self._compiles_distillation())
-
-    def _compiles_distillation(self) -> bool:
-        batch = self.settings.batch or self.settings.ipc * len(self.pool.classes)
+    def _kernels(self) -> Kernels:
+        """Of one distillation."""
+        images = self.settings.ipc * len(self.pool.classes)
+        batch = min(self.settings.batch or images, images)
         seen = self.count * self.settings.iterations * self.settings.segments * self.settings.inner_steps * batch
-        return _compiled(self.private, Flat(self.architecture), seen, SLOPE_COST + ADJOINT_COST)
+        return Kernels(self.net, self.private.device, batch, self._compiles(seen, SLOPE_COST + ADJOINT_COST))
+
+    def _compiles(self, images: float, cost: int) -> bool:
+        """Whether to compile, as configured or where work on so many images earns it; on a GPU only as configured."""
+        if self.config.compile != "auto":
+            return self.config.compile == "always"
+        return self.private.device.type == "cpu" and earns_compiling(self.net, images, cost)
 
     def _workers(self, jobs: int) -> int:
         """Threads to work in: a GPU has one queue."""
@@ -231,13 +213,11 @@ class _Run:
 
     def _announce(self, missing: Sequence[int], start: tuple[Tensor, Tensor]) -> None:
         """Say what distillations and students will take, from a few steps in one thread."""
-        threads, workers = torch.get_num_threads(), self._workers(len(missing))
-        net = Flat(self.architecture).to(self.private.device, start[0].dtype)
-        state = State.begin(*start, net.size, self.settings, self._compiles_distillation())
-        batch = min(self.settings.batch or len(start[0]), len(start[0]))
+        threads, workers, kernels = torch.get_num_threads(), self._workers(len(missing)), self._kernels()
         torch.set_num_threads(max(1, threads // workers))
         try:
-            segment = rehearse(Kernels(net, self.private.device, batch, bool(state.compiled)), state, self.settings)
+            state = State.begin(*start, self.net.size, self.settings, kernels.compiled)
+            segment = rehearse(kernels, state, self.settings)
         finally:
             torch.set_num_threads(threads)
         rounds = len(missing) / workers
@@ -251,8 +231,9 @@ class _Run:
         """Answers (S, N, C) of the students on one set."""
         found = self._read(name)
         if found is None:
-            of = 2 * self.count * self.config.audit.shadows.students
-            found = {"answers": students_on(self.private, self.pool, images, targets, lr, place, of)}
+            recipe, students = recipe_of(self.private), 2 * self.count * self.config.audit.shadows.students
+            compiled = self._compiles(recipe.steps * min(recipe.batch, len(images)) * students, SLOPE_COST)
+            found = {"answers": students_on(self.private, self.pool, images, targets, lr, place, compiled)}
             write_tensors(self.folder / f"{name}.safetensors", found, {"key": self.key})
         return found["answers"]
 

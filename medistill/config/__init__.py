@@ -87,6 +87,16 @@ class Config:
     def _require_public(self) -> None:
         """In DP mode nothing but the noisy steps may carry a patient into the distilled set."""
         private, start = self.experts.private, self.distill.start
+        require(
+            start != "private_means" or (private.on and private.means > 0),
+            "distill.start is private_means, but nothing pays for them; give experts.private.means a share of "
+            "the budget and experts.private.epsilon that budget, or choose another start",
+        )
+        require(
+            self.distill.importance != "wiener" or private.on,
+            "distill.importance is wiener, but plain experts have no noise that is known; choose descend, or give "
+            "experts.private.epsilon",
+        )
         if not private.on:
             return
         why = f"experts.private.epsilon {private.epsilon:g} covers"

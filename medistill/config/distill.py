@@ -18,8 +18,8 @@ class Distill:
         expert_epochs: K, epochs of the expert that those steps have to match.
         max_start_epoch: the start is drawn from the expert's epochs 0 to this, exclusive.
         batch: synthetic images an inner step; 0: all.
-        start: `noise`, `phantom` (films of the generator, public by construction), `class_mean` or
-            `real`; the last two show patients.
+        start: `noise`, `phantom` (films of the generator, public by construction), `class_mean` or `real`; the last
+            two show patients. In DP mode also `private_means`: noisy class means, paid for by experts.private.means.
         start_scale: standard deviation of the noise start, in normalised units.
         start_smooth: Gaussian blur of the noise start, standard deviation in pixels; 0: none.
         lr_images: step size on the pixels.
@@ -28,7 +28,8 @@ class Distill:
         alpha: start of the inner step size.
         alpha_space: learn it as its logarithm (`log`) or as published (`linear`, kept above 1e-6).
         lr_alpha: step size on it (on log alpha in the log space).
-        importance: `descend` (guarded), `literal` (as written, no guard) or `off` (MTT).
+        importance: `descend` (guarded), `literal` (as written, no guard) or `off` (MTT). In DP mode also `wiener`: W
+            stays what the known noise of the experts makes it, a layer's signal over signal and noise.
         lr_importance: step size on the weights W.
         soft_labels: learn the labels too, as softmax of logits.
         lr_labels: step size on the label logits.
@@ -47,7 +48,7 @@ class Distill:
     expert_epochs: int = 2
     max_start_epoch: int = 15
     batch: int = 0
-    start: Literal["noise", "phantom", "class_mean", "real"] = "noise"
+    start: Literal["noise", "phantom", "class_mean", "real", "private_means"] = "noise"
     start_scale: float = 1.0
     start_smooth: float = 0.0
     lr_images: float = 100.0
@@ -56,7 +57,7 @@ class Distill:
     alpha: float = 0.01
     alpha_space: Literal["log", "linear"] = "log"
     lr_alpha: float = 0.01
-    importance: Literal["descend", "literal", "off"] = "descend"
+    importance: Literal["descend", "literal", "off", "wiener"] = "descend"
     lr_importance: float = 10.0
     soft_labels: bool = False
     lr_labels: float = 1.0
@@ -65,6 +66,11 @@ class Distill:
     loss_limit: float = 5.0
     segments: int = 1
     checkpoint_minutes: float = 5.0
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether W is learned."""
+        return self.importance in ("descend", "literal")
 
     def __post_init__(self) -> None:
         for name in (

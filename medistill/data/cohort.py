@@ -14,6 +14,7 @@ NEEDED = ("path", "label", "patient_id")
 FILMS = (".dcm", ".png", ".jpg", ".jpeg", ".webp")
 SPLITS = ("train", "val", "test")
 UNKNOWN = "unknown"
+KNOWN = "patient_known"  # not a column of the table: it says in a CSV whose ids stand for nobody known
 SHOWN = 20  # mistakes of one kind that are spelt out before the rest is only counted
 
 
@@ -83,7 +84,8 @@ def read_cohort(
     Args:
         source: a CSV whose paths are relative to it, or a folder of class folders, optionally under train/,
             val/ and test/.
-        columns: our column name -> the CSV's, where they differ.
+        columns: our column name -> the CSV's, where they differ; `patient_known` names a column in which 0 makes a
+            row's patient unknown, whatever its id.
         classes: the class names in the order of the labels; None takes those found, sorted.
         unknown_patients: permit films whose patient is unknown (`patient_id: unknown`, and class folders).
 
@@ -106,10 +108,10 @@ def read_cohort(
 
 def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
     """The table of a CSV, and each row's name in messages."""
-    strangers = sorted(set(columns) - set(COLUMNS))
+    strangers = sorted(set(columns) - {*COLUMNS, KNOWN})
     if strangers:
         raise UserError(
-            f"data.columns: {', '.join(strangers)} is no column of a cohort; known are {', '.join(COLUMNS)}"
+            f"data.columns: {', '.join(strangers)} is no column of a cohort; known are {', '.join((*COLUMNS, KNOWN))}"
         )
     try:
         raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
@@ -118,7 +120,8 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
     except (ValueError, pd.errors.ParserError) as error:  # ValueError: an empty file
         raise UserError(f"{source.name}: not a CSV ({error}); export it again with commas") from error
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
-    missing = [name for ours, name in theirs.items() if name not in raw and (ours in NEEDED or ours in columns)]
+    asked = theirs | {ours: name for ours, name in columns.items() if ours == KNOWN}
+    missing = [name for ours, name in asked.items() if name not in raw and (ours in NEEDED or ours in columns)]
     if missing:
         raise UserError(
             f"{source.name}: no column {', '.join(missing)} among {', '.join(map(str, raw.columns))}; "
@@ -127,6 +130,8 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
     table = pd.DataFrame(
         {ours: raw[name].str.strip() if name in raw else "" for ours, name in theirs.items()}, index=raw.index
     )
+    if KNOWN in columns:
+        table.loc[raw[columns[KNOWN]].str.strip() == "0", "patient_id"] = UNKNOWN
     if table["path"].str.contains("\0", regex=False).any():
         raise UserError(f"{source.name}: a path contains a null byte; export the table again")
     names = [f"{source.name} row {row + 2} ({path})" for row, path in enumerate(table["path"])]

@@ -115,7 +115,7 @@ def mean_gradient(
     result does not depend on the number of processes.
     """
     shapes = [alpha.shape, alpha.shape, alpha.shape, state.images.shape, labels.shape]
-    if settings.importance != "off":
+    if settings.learns_weights:
         shapes.append(state.weight.shape)
     sizes = [shape.numel() for shape in shapes]
     summed = torch.zeros(sum(sizes), dtype=torch.float64, device=state.images.device)
@@ -133,7 +133,7 @@ def mean_gradient(
         steps = draw_steps(len(state.images), settings.batch, settings.inner_steps, settings.augment, generator)
         matched = matching_gradient(kernels, start, target, state.images, labels, alpha, state.weight, steps)
         parts = [matched.loss, matched.plain, matched.alpha, matched.images, matched.labels]
-        if settings.importance != "off":
+        if settings.learns_weights:
             parts.append(importance.slope(state.weight, matched.residual, matched.distance))
         summed += torch.cat([part.reshape(-1) for part in parts])
     mean = (share.total(summed) / settings.segments).to(state.images.dtype)
@@ -191,7 +191,7 @@ def update(
         state.logits_velocity.mul_(settings.momentum).add_(d_logits)
         state.logits.sub_(settings.lr_labels * state.logits_velocity)
 
-    if settings.importance != "off":
+    if settings.learns_weights:
         state.weight = importance.descend(
             state.weight, gradient.weight, settings.lr_importance, live, guarded=settings.importance == "descend"
         )

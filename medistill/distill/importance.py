@@ -6,10 +6,13 @@ shrinks every weight, fastest where the residual is large, and W = 0 is a trivia
 parameters at 1 / CAP^2 or more. The paper's text on this point was not at hand: the guard is our choice.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from medistill.errors import UserError
+from medistill.experts.trajectory import Trajectories
 
 CAP = 2.0
 
@@ -31,6 +34,39 @@ def descend(weight: Tensor, gradient: Tensor, lr: float, live: Tensor, guarded: 
     """
     stepped = torch.where(live, weight - lr * gradient, weight)
     return project(stepped, live) if guarded else stepped
+
+
+def wiener(
+    trajectories: Trajectories, layers: Sequence[int], live: Tensor, starts: int, span: int, variance: float
+) -> Tensor:
+    """W (P,) by how much of a layer's displacement is signal: Wiener's s / (s + v), one value a layer, then guarded.
+
+    A noisy expert's displacement over `span` rows has the power s + v, of which the noise's part v is known.
+
+    Args:
+        trajectories: of the experts.
+        layers: the number of parameters of each layer, P in all.
+        live: (P,) True where a parameter can matter; the others weigh nothing.
+        starts: displacements start at the rows 0 to this, exclusive.
+        span: rows of a displacement.
+        variance: v, of each parameter over the span.
+
+    Raises:
+        UserError: no layer rises above the noise.
+    """
+    power = torch.zeros(trajectories.size, dtype=torch.float64)
+    for expert in range(len(trajectories)):
+        for start in range(starts):
+            first, last = trajectories.rows(expert, start, start + span)
+            power += (last - first).double().square() / (len(trajectories) * starts)
+    means = torch.cat([part.mean().expand(len(part)) for part in power.split(list(layers))])
+    weight = torch.where(live, (1 - variance / means).clamp(min=0), 0).float()
+    if not weight.any():
+        raise UserError(
+            "distill.importance is wiener, but no layer of the experts rises above their noise; train with more "
+            "patients, fewer steps or a larger experts.private.epsilon"
+        )
+    return project(weight, live)
 
 
 def project(weight: Tensor, live: Tensor) -> Tensor:

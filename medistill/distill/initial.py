@@ -8,8 +8,8 @@ from torch import Tensor
 
 from medistill.errors import UserError
 
-PUBLIC = ("noise", "phantom")
-"""Starts that show no patient."""
+PUBLIC = ("noise", "phantom", "private_means")
+"""Starts that show no patient; the last thanks to noise that the ledger accounts for."""
 
 
 def labels_of(classes: int, ipc: int) -> Tensor:
@@ -39,6 +39,16 @@ def class_means(images: Tensor, labels: Tensor, classes: int, ipc: int) -> Tenso
     """The mean of each class's films (N, C, H, W), ipc times: (M, C, H, W). It shows patients in the mean."""
     means = torch.stack([images[labels == k].mean(0) for k in range(classes)])
     return means.repeat_interleave(ipc, 0)
+
+
+def private_means(sums: Tensor, public: Tensor, norm: float, size: int, ipc: int) -> Tensor:
+    """Images (M, C, size, size) in [0, 1] from the noisy sums of classes (K, C, S, S) around a public image (C, S, S).
+
+    Each sum is scaled to the same norm, so that no count of patients is needed, and enlarged bilinearly.
+    """
+    means = public + sums * (norm / sums.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    large = F.interpolate(means, (size, size), mode="bilinear", align_corners=False)
+    return large.clamp(0, 1).repeat_interleave(ipc, 0)
 
 
 def real(labels: Tensor, groups: Tensor, names: tuple[str, ...], ipc: int, generator: torch.Generator) -> Tensor:

@@ -176,11 +176,25 @@ class Ledger:
         path = folder / FILE
         try:
             with FileLock(path.with_suffix(".lock"), timeout=0):
-                yield cls._load(path, terms) if path.exists() else cls._begin(path, terms)
+                yield cls._again(folder, terms) if path.exists() else cls._begin(path, terms)
         except Timeout as error:
             raise UserError(
                 f"{folder.name}: another process is training these private experts, whose budget is one; wait for it"
             ) from error
+
+    @classmethod
+    def read(cls, folder: Path) -> "Ledger":
+        """The ledger of a folder as it stands, to look at.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        path = folder / FILE
+        if not path.exists():
+            raise UserError(f"{folder.name}/{FILE}: no such file; run `medistill experts` with the same options first")
+        record = read_json(path)
+        entries = [Entry(**entry) for entry in record["entries"]]
+        return cls(path, Terms(**record["terms"]), Noise(**record["noise"]), entries)
 
     def charge(self, entry: Entry) -> None:
         """Write down noise that is about to be drawn; when this returns it is on disk.
@@ -202,6 +216,10 @@ class Ledger:
             )
         self._write(after, cost)
         self.entries = after
+
+    def step_variance(self, lr: float) -> float:
+        """The variance that the noise of one step of size `lr` gives each parameter of an expert; it is public."""
+        return (lr * self.noise.step * self.terms.clip / self.terms.expected_batch) ** 2
 
     def charge_steps(self, expert: int, first: int, steps: int) -> None:
         """Charge steps of an expert."""
@@ -237,11 +255,11 @@ class Ledger:
         return ledger
 
     @classmethod
-    def _load(cls, path: Path, terms: Terms) -> "Ledger":
-        record = read_json(path)
-        if Terms(**record["terms"]) != terms:
+    def _again(cls, folder: Path, terms: Terms) -> "Ledger":
+        ledger = cls.read(folder)
+        if ledger.terms != terms:
             raise UserError(
-                f"{path.parent.name}/{path.name}: was begun on other terms, perhaps with other patients; a budget is "
-                "not renegotiated: choose another folder in `run`, and add the two epsilons up if both are released"
+                f"{folder.name}/{FILE}: was begun on other terms, perhaps with other patients; a budget is not "
+                "renegotiated: choose another folder in `run`, and add the two epsilons up if both are released"
             )
-        return cls(path, terms, Noise(**record["noise"]), [Entry(**entry) for entry in record["entries"]])
+        return ledger

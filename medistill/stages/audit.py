@@ -12,10 +12,11 @@ from medistill.audit.page import page
 from medistill.audit.table import TABLE, Row
 from medistill.errors import UserError
 from medistill.files import read_json, write_json, write_text
-from medistill.stages.distill import distilled, start_films
+from medistill.stages.distill import distilled
 from medistill.stages.experts import experts_key, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.session import Session, Work
+from medistill.stages.start import start_films
 
 FILE, PAGE, PRIVATE = "audit.json", "summary.md", "private"
 

@@ -6,26 +6,27 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medistill import seeds
-from medistill.distill import initial
+from medistill.distill import importance, initial
 from medistill.distill.distilled import Distilled
 from medistill.distill.iadd import Share, kernels_for, rehearse, result
 from medistill.distill.iadd import distill as iterate
 from medistill.distill.state import HISTORY, State
 from medistill.errors import UserError
+from medistill.experts.ledger import Ledger
 from medistill.experts.trajectory import Trajectories
 from medistill.files import write_json
 from medistill.kernels import Kernels, earns_compiling
 from medistill.nets import Flat
 from medistill.parallel import PeerLostError
 from medistill.report.plots import curves_figure, distilled_grid
-from medistill.stages.experts import experts_key, trained
+from medistill.stages.experts import constants, experts_key, place, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.progress import cost
+from medistill.stages.public import Constants
 from medistill.stages.session import Session, Work
+from medistill.stages.start import distillation_seed, start_images
 
 if TYPE_CHECKING:
     from medistill.track import StageRun
@@ -34,17 +35,19 @@ FILE, CHECKPOINT = "distilled.safetensors", "checkpoint.safetensors"
 
 
 def distill(session: Session) -> None:
-    """`medistill distill`: run IADD, or go on from the last checkpoint."""
-    splits = load(session)
+    """`medistill distill`: run IADD, or go on from the last checkpoint. In DP mode no film is opened."""
+    splits = None if session.config.experts.private.on else load(session)
     key = experts_key(session, splits)
     work = _work(session, key)
     if session.done(work):
         session.say(f"distill: done already -> {work.folder / FILE}")
         return
     trajectories, settings, threads = trained(session, splits), session.config.distill, torch.get_num_threads()
+    known = constants(session, splits)
     params = {"distill": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
-    with session.stage(work, params, {"data": splits.train.digest, "experts": key}) as run:
-        state = _begin(session, work, splits, trajectories)
+    inputs = {"experts": key} | ({"data": splits.train.digest} if splits else {})
+    with session.stage(work, params, inputs) as run:
+        state = _begin(session, work, known, splits, trajectories)
         kernels = kernels_for(trajectories, state, settings)
         _announce(session, kernels, state)
         if run:
@@ -52,14 +55,14 @@ def distill(session: Session) -> None:
                 run.metrics(number, dict(zip(HISTORY, line, strict=True)))
         _iterate(session, work, kernels, trajectories, state, run)
         torch.set_num_threads(threads)
-        files = _write(session, work, state, splits, trajectories) if session.group.leads else []
+        files = _write(session, work, state, known, trajectories) if session.group.leads else []
         if run:
-            run.input(splits.train.name, splits.train.digest, "training", {"experts": len(trajectories)})
+            run.input(known.name, inputs.get("data", key), "training", {"experts": len(trajectories)})
             run.figure(work.folder / "curves.png")
             if settings.start in initial.PUBLIC:
                 run.figure(work.folder / "distilled.png")
     if session.group.leads:
-        work.finish({"data": splits.train.digest, "experts": key}, files)
+        work.finish(inputs, files)
     session.group.wait()
     skipped = int(state.history[:, HISTORY.index("skipped")].sum())
     session.say(
@@ -73,7 +76,7 @@ def distill(session: Session) -> None:
         )
 
 
-def _begin(session: Session, work: Work, splits: Splits, trajectories: Trajectories) -> State:
+def _begin(session: Session, work: Work, known: Constants, splits: Splits | None, trajectories: Trajectories) -> State:
     """The state of the last checkpoint, in every process the same, or the start."""
     settings, group = session.config.distill, session.group
     threads = torch.get_num_threads()
@@ -84,11 +87,25 @@ def _begin(session: Session, work: Work, splits: Splits, trajectories: Trajector
     if group.numbers([done]) != [done]:
         raise UserError(f"run: {work.folder} differs between the processes; name a folder that all machines share")
     if found is None:
-        images, labels = _start(session, splits)
+        images, labels = start_images(session, known, splits)
         seen = settings.iterations * settings.segments * settings.inner_steps * (settings.batch or len(images))
         compiled = session.compiles(earns_compiling(Flat(trajectories.architecture), seen))
-        return State.begin(images, labels, trajectories.size, settings, compiled)
+        state = State.begin(images, labels, trajectories.size, settings, compiled)
+        if settings.importance == "wiener":
+            state.weight = _wiener(session, trajectories).to(state.weight)
+        return state
     return found
+
+
+def _wiener(session: Session, trajectories: Trajectories) -> Tensor:
+    """W (P,) from the noise that the ledger states."""
+    config, net = session.config, Flat(trajectories.architecture)
+    private, settings = config.experts.private, config.distill
+    steps = private.steps // private.rows * settings.expert_epochs
+    variance = steps * Ledger.read(place(session, None)[0].folder).step_variance(config.experts.lr)
+    return importance.wiener(
+        trajectories, net.numel, ~net.dead(), settings.max_start_epoch, settings.expert_epochs, variance
+    )
 
 
 def _reconcile(session: Session, found: State, threads: int) -> None:
@@ -138,7 +155,7 @@ def _iterate(
     whole, saved, saved_at = state.copy(), state.iteration, time.monotonic()
     try:
         with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
-            for _ in iterate(kernels, trajectories, state, settings, _seed(session), share):
+            for _ in iterate(kernels, trajectories, state, settings, distillation_seed(session), share):
                 line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
                 bar.update(note=", ".join(f"{k} {v:.3g}" for k, v in line.items() if k != "weight_mean"))
                 if run:
@@ -155,7 +172,7 @@ def _iterate(
         raise
 
 
-def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
+def distilled(session: Session, splits: Splits | None) -> tuple[Work, Distilled]:
     """The distilled set of this config; it must have been made."""
     work = _work(session, experts_key(session, splits))
     if not work.done:
@@ -164,11 +181,6 @@ def distilled(session: Session, splits: Splits) -> tuple[Work, Distilled]:
             "options first, or `medistill run` for every stage"
         )
     return work, Distilled.load(work.file(FILE))
-
-
-def _seed(session: Session) -> int:
-    """The seed of this distillation."""
-    return seeds.derive(session.config.seed, "distillation", session.config.distill.seed)
 
 
 def _work(session: Session, experts: str) -> Work:
@@ -185,73 +197,30 @@ def _work(session: Session, experts: str) -> Work:
     )
 
 
-def _start(session: Session, splits: Splits) -> tuple[Tensor, Tensor]:
-    """Start images (M, C, H, W) and one-hot labels (M, K) on the device."""
-    settings, train = session.config.distill, splits.train
-    classes = len(train.classes)
-    generator = seeds.generator(_seed(session), "start")
-    shape = (classes * settings.ipc, *train.images.shape[1:])
-    if settings.start == "noise":
-        images = initial.noise(shape, settings.start_scale, settings.start_smooth, generator)
-    elif settings.start == "phantom":
-        images = train.as_seen(_phantoms(session, train.classes))
-    elif settings.start == "class_mean":
-        images = initial.class_means(train.pixels(), train.labels, classes, settings.ipc)
-    else:
-        images = train.pixels()[start_films(session, splits)]
-    labels = F.one_hot(initial.labels_of(classes, settings.ipc), classes).to(images.dtype)
-    return images.to(session.device), labels.to(session.device)
-
-
-def start_films(session: Session, splits: Splits) -> Tensor:
-    """(M,) int64: the training film that each synthetic image of a real start begins as."""
-    settings, train = session.config.distill, splits.train
-    generator = seeds.generator(_seed(session), "start")
-    return initial.real(train.labels, train.groups, train.classes, settings.ipc, generator)
-
-
-def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:
-    """Phantom films (M, 1, S, S) in [0, 1], by the likeness of the class names.
-
-    A class named like COVID starts from diffuse opacities, one named like normal from clear lungs, any
-    other from lobar opacities.
-    """
-    from medistill.data import phantom
-
-    ipc = session.config.distill.ipc
-    films, labels = phantom.films(ipc * len(classes), session.config.data.size, _seed(session))
-    parts, used = [], [0] * len(phantom.CLASSES)
-    for name in classes:
-        kind = 2 if "covid" in name.lower() else 0 if "normal" in name.lower() else 1
-        pool = films[labels == kind]
-        parts.append(pool[used[kind] : used[kind] + ipc])
-        used[kind] += ipc
-    return torch.cat(parts)
-
-
-def _write(session: Session, work: Work, state: State, splits: Splits, trajectories: Trajectories) -> list[str]:
+def _write(session: Session, work: Work, state: State, known: Constants, trajectories: Trajectories) -> list[str]:
     """Write the distilled set, its history and pictures, and return the names of the files."""
-    settings, train = session.config.distill, splits.train
+    settings = session.config.distill
     images, labels, alpha = result(state, settings)
     last = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
     final = Distilled(
         images=images.cpu(),
         labels=labels.cpu(),
         lr=alpha,
-        classes=train.classes,
-        mean=train.mean,
-        std=train.std,
-        zca=train.zca,
+        classes=known.classes,
+        mean=known.mean,
+        std=known.std,
+        zca=known.zca,
         architecture=trajectories.architecture,
         augment=tuple(settings.augment),
         provenance={
-            "method": "MTT" if settings.importance == "off" else "IADD",
+            "method": "IADD" if settings.learns_weights else "MTT",
             "importance": settings.importance,
             "start": settings.start,
             "iterations": settings.iterations,
             "experts": len(trajectories),
             "weight_share": _finite(last["weight_share"]),
             "selected": "last iteration, fixed beforehand",
+            **_guarantee(session),
         },
     )
     final.save(work.folder / FILE)
@@ -261,6 +230,16 @@ def _write(session: Session, work: Work, state: State, splits: Splits, trajector
     curves_figure(history, work.folder / "curves.png")
     distilled_grid(final.pictures().clamp(0, 1), final.targets, final.classes, work.folder / "distilled.png")
     return [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"]
+
+
+def _guarantee(session: Session) -> dict[str, str]:
+    """What the ledger promises of this set, in words; nothing of a set from plain experts."""
+    if not session.config.experts.private.on:
+        return {}
+    terms = Ledger.read(place(session, None)[0].folder).terms
+    return {
+        "guarantee": f"epsilon {terms.epsilon:g}, delta {terms.delta:.3g}, unit {terms.unit}; see the privacy ledger"
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -13,17 +13,26 @@ from medistill.experts.train import train_experts
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.nets import Architecture
 from medistill.stages.load import Splits, load
+from medistill.stages.public import Constants
 from medistill.stages.session import Session, Work
 
 if TYPE_CHECKING:
     from medistill.track import StageRun
+
+CONSTANTS, MEANS = "constants.json", "means.safetensors"
 
 
 def experts(session: Session) -> None:
     """`medistill experts`: train the experts that are not there yet, shared out among the processes."""
     splits = load(session)
     require_classes(splits.train)
-    work, files = _work(session, splits)
+    if session.config.experts.private.on:
+        # imported here, for opacus takes seconds
+        from medistill.stages.private import experts_in_dp_mode
+
+        session.lead(lambda solo: experts_in_dp_mode(solo, splits))  # one process, for the budget is one
+        return
+    work, files = place(session, splits)
     group = session.group
     absent = [index for index, file in enumerate(files) if not file.exists()] if group.leads else []
     missing = group.numbers(absent)
@@ -71,14 +80,14 @@ def _train(session: Session, splits: Splits, files: list[Path], mine: list[int],
     return losses
 
 
-def experts_key(session: Session, splits: Splits) -> str:
-    """The key of the experts, whether they are trained or not."""
-    return _work(session, splits)[0].key
+def experts_key(session: Session, splits: Splits | None) -> str:
+    """The key of the experts, whether they are trained or not; in DP mode it needs no data."""
+    return place(session, splits)[0].key
 
 
-def trained(session: Session, splits: Splits) -> Trajectories:
-    """The trajectories of the experts; they must have been trained."""
-    _, files = _work(session, splits)
+def trained(session: Session, splits: Splits | None) -> Trajectories:
+    """The trajectories of the experts; they must have been trained. In DP mode this needs no data."""
+    _, files = place(session, splits)
     missing = [file for file in files if not file.exists()]
     if missing:
         raise UserError(
@@ -88,19 +97,31 @@ def trained(session: Session, splits: Splits) -> Trajectories:
     return Trajectories.open(files)
 
 
+def constants(session: Session, splits: Splits | None) -> Constants:
+    """What is public of the data; in DP mode as the trained experts' stage wrote it down."""
+    return Constants.load(place(session, None)[0].folder / CONSTANTS) if splits is None else Constants.of(splits.train)
+
+
 def architecture_of(session: Session, splits: Splits) -> Architecture:
     """The network for these images."""
     return session.architecture(splits.train.images.shape[1], len(splits.train.classes))
 
 
-def _work(session: Session, splits: Splits) -> tuple[Work, list[Path]]:
-    """The place of the experts; their number is no part of the key, so that more can join."""
+def place(session: Session, splits: Splits | None) -> tuple[Work, list[Path]]:
+    """The experts' folder and files. Their number is no part of its key, so that more can join.
+
+    In DP mode the key holds the number, on which the noise depends, and nothing that was read from a film: who
+    distils must find the place without them.
+    """
     settings = session.config.experts
-    decides: dict[str, Any] = {
-        "experts": asdict(replace(settings, count=1)),
-        "net": asdict(architecture_of(session, splits)),
-        "data": splits.train.digest,
-        "seed": session.config.seed,
-    }
+    plain = asdict(replace(settings, count=1))
+    del plain["private"]
+    decides: dict[str, Any] = {"experts": plain, "seed": session.config.seed}
+    if settings.private.on:
+        data = session.config.data
+        named = {"name": data.name, "size": data.size, "classes": data.classes}
+        decides |= {"experts": asdict(settings), "net": asdict(session.config.net), "data": named}
+    elif splits is not None:
+        decides |= {"net": asdict(architecture_of(session, splits)), "data": splits.train.digest}
     work = session.work("experts", decides)
     return work, [work.folder / f"expert_{index:04d}.safetensors" for index in range(settings.count)]

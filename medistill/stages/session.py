@@ -165,7 +165,9 @@ class Session:
         if self.group.leads:
             self.clean()
         if self.tracker is not None:
-            key = digest_of([self.config.run, self.config.data.cohort, self.config.data.name])
+            # the public process of a run in DP mode does not know the cohort
+            cohort = "" if self.config.experts.private.on else self.config.data.cohort
+            key = digest_of([self.config.run, cohort, self.config.data.name])
             parent = self.tracker.parent(self.config.data.name, key[:16], {})
             record = self.tracker.stage(parent, work.stage, work.key, redact(dict(params)), tags)
         # what the others are about to write must not be taken for what a killed process left

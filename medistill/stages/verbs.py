@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from medistill.config import Config
+from medistill.stages.apart import distill_apart
 from medistill.stages.audit import audit
 from medistill.stages.distill import distill
 from medistill.stages.evaluate import evaluate, report_of, require_enough
@@ -15,7 +16,7 @@ from medistill.stages.session import Session
 def run(session: Session) -> None:
     """`medistill run`: every stage in order, and where to look afterwards."""
     require_enough(session, load(session))
-    for stage in (experts, distill, evaluate):
+    for stage in (experts, distill_apart if session.config.experts.private.on else distill, evaluate):
         stage(session)
     session.lead(_finish)
 

@@ -75,6 +75,18 @@ def test_unknown_patients_must_be_permitted(table):
     assert cohort.groups.tolist() == [0, 1, 2, 2] and cohort.unknown_patients == 2
 
 
+def test_a_column_can_say_that_nobody_is_behind_an_id(table):
+    """Only when it is asked for: an id that stands for one film looks like any other."""
+    path = table("path,label,patient_id,sure", "a.png,x,film-1,0", "b.png,y,q,1", "c.png,x,p, 0", "d.png,y,p,1")
+    columns = {"patient_known": "sure"}
+    cohort = read_cohort(path, columns=columns, unknown_patients=True)
+    assert cohort.table["patient_id"].tolist() == ["unknown", "q", "unknown", "p"]
+    assert list(cohort.table.columns) == list(COLUMNS)
+    assert read_cohort(path).table["patient_id"].tolist() == ["film-1", "q", "p", "p"]
+    (text,) = mistakes(path, columns={"patient_known": "shure"})
+    assert "no column shure" in text
+
+
 def test_groups_are_numbers_in_order_of_appearance():
     assert patient_groups(["b", "unknown", "a", "b", "unknown"]).tolist() == [0, 1, 2, 0, 3]
 

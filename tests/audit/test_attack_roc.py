@@ -98,6 +98,11 @@ def test_exact_bounds_by_hand() -> None:
     assert low == pytest.approx(0.001 / most * hit)
 
 
+def test_exact_bounds_of_equal_scores_know_nothing() -> None:
+    scores = Scores(np.zeros(9000), np.arange(9000) < 4000, np.arange(9000))
+    assert exact_bounds(scores, 0.001) == (0.0, 1.0)
+
+
 def test_few_others_give_a_lower_bound_by_raising_few_alarms() -> None:
     """All 100 members above all 300 others: the alarm's rate is at most 1.45 %, so one in 14.5 alarms is raised."""
     scores = Scores(np.arange(400.0), np.arange(400) >= 300, np.arange(400))

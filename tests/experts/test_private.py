@@ -122,12 +122,21 @@ def test_a_gradient_that_is_not_finite_spoils_nothing(train):
 
 
 def test_the_noise_is_the_one_the_ledger_states(train, tmp_path):
-    """Standard normal once divided by sigma C: 900 parameters, Kolmogorov and Smirnov at one in a million."""
+    """Each parameter's displacement without its gradient is normal once divided by sigma C; at one in a million."""
     chosen = settings(clip=0.7, lr=0.5)
     noise = moved(train(chosen), lr=0.5) - moved(train(chosen, folder="silent", draw=SILENT), lr=0.5)
     multiplier = json.loads((tmp_path / "experts" / FILE).read_text())["entries"][0]["noise_multiplier"]
     assert multiplier > 0.3
     assert stats.kstest((noise / (0.7 * multiplier)).numpy(), "norm").pvalue > 1e-6
+
+
+def test_the_noise_has_that_standard_deviation_in_every_parameter(tmp_path):
+    """150 steps that draw nobody: 30,000 numbers, their standard deviation within 3 %."""
+    rows = steps_of_a_pupil(150, tmp_path, noise=1.7, rate=1e-9, clip=0.6, patients=3)
+    noise = (rows[:-1] - rows[1:]) / 0.01 * (1e-9 * 3) / (1.7 * 0.6)
+    assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-6
+    assert noise.std().item() == pytest.approx(1, abs=0.03)
+    assert (noise.std(0) - 1).abs().max() < 0.35  # 5 deviations of 1 / sqrt(300), and more for 200 of them
 
 
 def test_normal_and_uniform_numbers_are_that():

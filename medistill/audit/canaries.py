@@ -217,7 +217,7 @@ def _trained(
     from medistill.experts.private import normal, train_private
 
     images, labels = films(FILMS, SIDE, seed)
-    terms = replace(plan.terms, rate=plan.rate, patients=max(plan.terms.patients, len(labels)))
+    terms = replace(plan.terms, patients=max(plan.terms.patients, len(labels)))
     settings = Experts(
         lr=step * terms.expected_batch / terms.clip,
         augment=[],

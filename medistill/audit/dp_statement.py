@@ -56,8 +56,8 @@ def statement_check(ledger: dict[str, Any], used: int = 0) -> Outcome:
         "prv_over_gaussian": None if found.gaussian is None else _ratio(found.prv, found.gaussian),
     }
     whole = _charged(entries, terms.steps)
-    tpr = max_tpr(mechanisms, FPR)
-    shown = dict(zip(map(str, SHOWN), max_tpr(mechanisms, SHOWN).tolist(), strict=True))
+    bound = max_tpr(mechanisms, [*SHOWN, *FPR])
+    shown = dict(zip(map(str, SHOWN), bound[: len(SHOWN)].tolist(), strict=True))
     statistic = {
         "epsilon": _finite(found.prv),
         "epsilon_rdp": _finite(found.rdp),
@@ -75,7 +75,7 @@ def statement_check(ledger: dict[str, Any], used: int = 0) -> Outcome:
     faults = _faults(terms, found, ledger["spent"]["epsilon"], used, whole)
     verdict, explanation = _judge(terms, found, faults, caught, shown)
     label = f"epsilon {found.prv:.3g}, delta {terms.delta:.2g}"
-    figure = Figure("tradeoff.png", partial(tradeoff_figure, FPR, tpr, label))
+    figure = Figure("tradeoff.png", partial(tradeoff_figure, FPR, bound[len(SHOWN) :], label))
     check = Check(NUMBER, NAME, verdict, statistic, None, float(caught), positive, negative, explanation)
     return Outcome(check, (figure,))
 
@@ -114,7 +114,7 @@ def _judge(terms: Terms, found: Spent, faults: list[str], caught: bool, shown: d
     unit = "patient" if terms.unit == "patient" else "image, not patient: k images of one patient have k times epsilon"
     return "pass", (
         f"Epsilon {found.prv:.3g} at delta {terms.delta:.2g} for each {unit}; "
-        f"a test that accuses 1 % of strangers finds {100 * shown['0.01']:.3g} % of the training set at most."
+        f"a test that accuses 1 % of outsiders finds {100 * shown['0.01']:.3g} % of the members at most."
     )
 
 

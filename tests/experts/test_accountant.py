@@ -112,12 +112,13 @@ def test_noise_grows_with_the_root_of_the_experts_and_with_what_else_is_spent() 
 
 
 def test_the_highest_tpr_at_full_batch_is_the_gaussian_trade_off() -> None:
-    fpr = np.array([1e-3, 0.01, 0.2])
+    fpr = np.array([1e-3, 0.01, 0.2, 0.6])
     tpr = max_tpr([Mechanism(20, 1, 300), Mechanism(10, 1, 100)], fpr)
     mu = math.sqrt(300 / 400 + 1)
     assert tpr == pytest.approx(1 - norm.cdf(norm.isf(fpr) - mu))
     near = max_tpr([Mechanism(20, 1 - 1e-9, 300), Mechanism(10, 1 - 1e-9, 100)], fpr)
     assert (near >= tpr).all() and near == pytest.approx(tpr, rel=0.01)
+    assert 1 - near == pytest.approx(1 - tpr, rel=0.02)
 
 
 @pytest.mark.parametrize(("rate", "sigma"), [(0.3, 0.8), (0.1, 2.0), (0.6, 0.5)])

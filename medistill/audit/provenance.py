@@ -62,8 +62,8 @@ def _origin(start: str | None, ledger: dict[str, Any] | None) -> str:
     """Where a start comes from: noise, public, films, paid for, or not recorded."""
     if start is None:
         return "not recorded"
-    if start == PAID and ledger is not None:
-        return "paid for"
+    if start == PAID:
+        return "films" if ledger is None else "paid for"
     return "films" if start not in PUBLIC else "noise" if start == "noise" else "public"
 
 

@@ -175,6 +175,13 @@ def test_the_rule(
     assert judge(targets, LIMIT, positive, negative)[0] == verdict
 
 
+def test_the_release_is_compared_with_shadows_that_have_not_seen_a_patient() -> None:
+    shadows, answers = toy(400, leak=6)
+    found = membership_attack.attack_release(shadows, answers(0), 0)
+    assert abs(np.median(found.scores["LiRA"].values)) < 0.3
+    assert found.rocs["LiRA"].members == 240 and found.rocs["LiRA"].auc == pytest.approx(0.5, abs=0.1)
+
+
 def test_the_worse_attack_counts() -> None:
     one, other = attacked(0.001, 0.0005, 0.004, 10).rocs["LiRA"], attacked(0.002, 0.0001, 0.003, 10).rocs["LiRA"]
     both = Attacked({}, {"LiRA": one, "RMIA": other})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from medistill import augment
@@ -201,7 +202,7 @@ def same(a: shadows.Shadows, b: shadows.Shadows) -> bool:
 
 
 def test_shadows_hold_what_their_networks_answer(made: tuple[Path, shadows.Shadows, list[str]], pool: Pool) -> None:
-    _, found, said = made
+    folder, found, said = made
     assert found.inside.shape == (16, 24) and not found.noisy
     assert found.students.shape == found.planted_students.shape == (16, 2, 48, 3)
     assert found.experts.shape == (16, 1, 3, 48, 3) and found.slopes.shape == (16, 1, 48)
@@ -216,6 +217,13 @@ def test_shadows_hold_what_their_networks_answer(made: tuple[Path, shadows.Shado
     module = ARCHITECTURE.build(generator(0))
     torch.nn.utils.vector_to_parameters(rows[-1], module.parameters())
     torch.testing.assert_close(found.experts[5, 0, -1], predict(module, pool.pixels, torch.device("cpu")))
+    targets = F.one_hot(pool.labels, 3).float()
+    slopes = slope_norms(Flat(ARCHITECTURE), rows[-1], pool.pixels, targets)
+    torch.testing.assert_close(found.slopes[5, 0], slopes, rtol=1e-4, atol=1e-4)
+    own = load_file(folder / "shadows" / "shadow_005.safetensors")
+    assert own["images"].shape == (3, 1, SIDE, SIDE) and own["lr"].item() == pytest.approx(0.01, rel=0.2)
+    students = students_on(private(), pool, own["images"], own["labels"], own["lr"].item(), ("shadow", 5))
+    torch.testing.assert_close(found.students[5], students)
     planted = pool.planted(part, 1, CONFIG.seed, 5)
     assert torch.nonzero(found.planted[5]).flatten().tolist() == sorted(pool.patient[planted].tolist())
     assert said[0].startswith("16 shadow distillations, about") and said[1].startswith("16 experts of shadows, about")
@@ -292,8 +300,11 @@ def test_a_shorter_budget_keeps_to_its_trajectories() -> None:
     short = replace(CONFIG, audit=Audit(shadows=Budget(epochs=2, iterations=1)))
     experts, settings = shadows._settings(private(config=short))
     assert (experts.count, experts.epochs, settings.iterations, settings.max_start_epoch) == (2, 2, 1, 2)
-    shorter = replace(CONFIG, audit=Audit(shadows=Budget(epochs=1)))
-    assert shadows._settings(private(config=shorter))[1].max_start_epoch == 1
+    wide = replace(CONFIG.distill, expert_epochs=2)
+    for budget in (1, 2):
+        shorter = replace(CONFIG, distill=wide, audit=Audit(shadows=Budget(epochs=budget)))
+        experts, settings = shadows._settings(private(config=shorter))
+        assert (experts.epochs, settings.max_start_epoch) == (2, 1)
     for wrong in ({"count": 15}, {"count": 17}, {"students": 0}, {"epochs": -1}):
         with pytest.raises(UserError, match=r"audit\.shadows"):
             Budget(**wrong)

@@ -110,12 +110,7 @@ def check(candidate: Candidate, private: Private) -> Outcome:
 
 
 def canary_check(
-    plan: Plan,
-    *,
-    seed: int,
-    canaries: int = CANARIES,
-    device: torch.device | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    plan: Plan, *, seed: int, device: torch.device | None = None, say: Callable[[str], None] = lambda line: None
 ) -> Check:
     """Run, guess and judge.
 
@@ -126,29 +121,24 @@ def canary_check(
     Args:
         plan: what was charged.
         seed: of coins, directions and first weights; nothing secret.
-        canaries: m.
         device: where the run is done.
         say: told what is being done.
     """
     claim, delta = plan.terms.epsilon, plan.terms.delta
-    included = (torch.rand(canaries, generator=generator(seed, "canaries")) < 0.5).numpy()
-    guesses = guesses_for(claim + REACH, delta, canaries)
-    say(f"canaries: {canaries} in a run of {plan.experts} experts; then without noise; then none of them")
+    included = (torch.rand(CANARIES, generator=generator(seed, "canaries")) < 0.5).numpy()
+    guesses = guesses_for(claim + REACH, delta, CANARIES)
+    say(f"canaries: {CANARIES} in a run of {plan.experts} experts; then without noise; then none of them")
     honest = audit_run(plan, included, seed, device)
-    bare = audit_run(replace(plan, sigma=0.0), included, seed, device)
-    empty = audit_run(plan, np.zeros_like(included), seed, device)
-
-    right, bare_right, empty_right = (right_guesses(e.score, included, guesses) for e in (honest, bare, empty))
-    bound = lower_bound(delta, canaries, guesses, right)
+    right = right_guesses(honest.score, included, guesses)
     lowest, low, middle, high = estimate(honest.total, included, plan, SIDES)
     statistic = {
         "epsilon_claimed": claim,
         "delta": delta,
-        "epsilon_lower": bound,
-        "ceiling": ceiling(delta, canaries, guesses),
+        "epsilon_lower": lower_bound(delta, CANARIES, guesses, right),
+        "ceiling": ceiling(delta, CANARIES, guesses),
         "epsilon_estimated": middle,
         "epsilon_estimated_lower": lowest,
-        "canaries": canaries,
+        "canaries": CANARIES,
         "guesses": guesses,
         "right": right,
         "experts": plan.experts,
@@ -156,19 +146,30 @@ def canary_check(
         "rate": plan.rate,
         "noise_multiplier": plan.sigma,
     }
-    positive: dict[str, Any] = {
+    positive, negative = _controls(plan, included, guesses, seed, device)
+    verdict, explanation = _judge(statistic, positive, negative)
+    power = float(positive["epsilon_lower"] > claim)
+    return Check(NUMBER, NAME, verdict, statistic, (low, high), power, positive, negative, explanation)
+
+
+def _controls(
+    plan: Plan, included: Coins, guesses: int, seed: int, device: torch.device | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Guesses where all must be right, and where chance alone decides."""
+    bare = audit_run(replace(plan, sigma=0.0), included, seed, device)
+    empty = audit_run(plan, np.zeros_like(included), seed, device)
+    bare_right, empty_right = (right_guesses(found.score, included, guesses) for found in (bare, empty))
+    positive = {
         "planted": "a run without noise",
         "right": bare_right,
-        "epsilon_lower": lower_bound(delta, canaries, guesses, bare_right),
+        "epsilon_lower": lower_bound(plan.terms.delta, len(included), guesses, bare_right),
     }
-    negative: dict[str, Any] = {
+    negative = {
         "planted": "a run without canaries",
         "right": empty_right,
         "p": float(binomtest(empty_right, guesses, 0.5).pvalue),
     }
-    verdict, explanation = _judge(statistic, positive, negative)
-    power = float(positive["epsilon_lower"] > claim)
-    return Check(NUMBER, NAME, verdict, statistic, (low, high), power, positive, negative, explanation)
+    return positive, negative
 
 
 def audit_run(plan: Plan, included: Coins, seed: int, device: torch.device | None = None) -> Evidence:
@@ -275,16 +276,14 @@ def _judge(found: dict[str, Any], positive: dict[str, Any], negative: dict[str, 
     claim, bound, top = found["epsilon_claimed"], found["epsilon_lower"], found["ceiling"]
     proved = (
         f"{found['right']} of {found['guesses']} guesses on {found['canaries']} canaries were right, which proves an "
-        f"epsilon of {bound:.2f} or more, {claim:.3g} is claimed and {top:.2f} could have been proved"
+        f"epsilon of {bound:.2f} or more; {claim:.3g} is claimed, {top:.2f} could have been proved, and by how far "
+        f"canaries stand out of the noise it is about {found['epsilon_estimated']:.2f}"
     )
     low = found["epsilon_estimated_lower"]
     if bound > claim:
         return "fail", f"The claim is false: {proved}."
     if low > claim:
-        return (
-            "fail",
-            f"The claim is false: {proved}; how far the canaries stand out of the noise says {low:.2f} or more.",
-        )
+        return "fail", f"The claim is false: {proved}, and {low:.2f} or more beyond chance."
     if positive["epsilon_lower"] < top:
         return "inconclusive", f"Guesses were wrong even without noise: {proved}."
     if negative["p"] < ALARM:

@@ -119,9 +119,10 @@ def test_honest_noise_keeps_the_promise(honest: Plan) -> None:
 
 
 def test_without_noise_the_bound_is_at_the_ceiling(honest: Plan) -> None:
-    check = canary_check(replace(honest, sigma=1e-3), seed=0)
+    check = canary_check(replace(honest, sigma=0.0), seed=0)
     assert check.verdict == "fail" and check.statistic["right"] == check.statistic["guesses"]
     assert check.statistic["epsilon_lower"] == check.statistic["ceiling"] > 3
+    json.dumps(check.to_json(), allow_nan=False)
 
 
 def test_an_account_for_each_expert_is_caught() -> None:
@@ -176,6 +177,7 @@ def test_noise_that_cancels_over_experts_is_caught(honest: Plan, monkeypatch: py
 FOUND = {
     "epsilon_claimed": 3.0,
     "epsilon_lower": 1.0,
+    "epsilon_estimated": 2.5,
     "epsilon_estimated_lower": 2.0,
     "ceiling": 4.0,
     "right": 150,

@@ -140,4 +140,5 @@ class Outcome:
 def not_applicable(number: int, name: str, reason: str) -> Outcome:
     """The outcome of a check that has nothing to look at; the reason is a sentence without its full stop."""
     absent = f"none: {reason}"
-    return Outcome(Check(number, name, "not applicable", {}, None, None, absent, absent, f"{reason}."))
+    sentence = f"{reason[0].upper()}{reason[1:]}."
+    return Outcome(Check(number, name, "not applicable", {}, None, None, absent, absent, sentence))

@@ -33,11 +33,10 @@ def page(audit: Mapping[str, Any]) -> str:
         "| | question | answer | of planted leaks it would find |",
         "|---|---|---|---|",
     ]
-    for check in checks:
-        power = "–" if check["power"] is None else f"{check['power']:.0%}"
-        lines.append(f"| {check['number']} | {questions[check['number']]} | {SIGN[check['verdict']]} | {power} |")
-    for row in audit["not_run"]:
-        lines.append(f"| {row['number']} | {questions[row['number']]} | was not run | – |")
+    answers = {row["number"]: ("was not run", None) for row in audit["not_run"]}
+    answers |= {check["number"]: (SIGN[check["verdict"]], check["power"]) for check in checks}
+    for number, (answer, power) in sorted(answers.items()):
+        lines.append(f"| {number} | {questions[number]} | {answer} | {'–' if power is None else f'{power:.0%}'} |")
     told = [check for check in checks if check["verdict"] in ("fail", "inconclusive")]
     if told:
         lines += ["", "## What needs a decision", ""]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from medistill.cli import configure, main
 from medistill.config import Config, Data, Distill, Experts, Private
+from medistill.data.cohort import read_cohort
 from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.experts import private as dp
@@ -71,6 +72,21 @@ def test_what_needs_private_experts_is_refused_without(capsys, option, value):
     assert "experts.private.epsilon" in fails(capsys, "distill", f"--{option}", value)
 
 
+def test_the_shipped_config_takes_another_epsilon_and_leaves_its_unknown_patients_out():
+    words = ["--config", "configs/covid19_dp.yaml", "--experts.private.epsilon", "3"]
+    config = configure("run", words)
+    assert config.experts.private.on and config.experts.private.epsilon == 3 and config.distill.start == "noise"
+
+
+@pytest.mark.realdata
+def test_of_the_real_films_779_patients_are_known(real_data):
+    """783 ids, four of which belong to others' groups; the 350 films without an id were groups of their own."""
+    data = configure("run", ["--config", "configs/covid19_dp.yaml"]).data
+    cohort = read_cohort(real_data / data.cohort, columns=data.columns, classes=data.classes, unknown_patients=True)
+    known = cohort.table[(cohort.table["patient_id"] != "unknown") & (cohort.table["split"] == "train")]
+    assert cohort.unknown_patients == 350 and known["patient_id"].nunique() == 779 and len(known) == 1117
+
+
 @pytest.fixture
 def cohort(tiny, tmp_path):
     """The options of a run on a copy of the tiny cohort, which can be moved away."""
@@ -107,6 +123,9 @@ def test_the_public_side_needs_no_film(cohort, tmp_path):
     made = Distilled.load(only(tmp_path / "run", "distill-*/distilled.safetensors"))
     assert made.classes == ("Normal", "Pneumonia", "COVID") and made.images.isfinite().all()
     assert (made.mean, made.std, made.provenance["start"]) == ((0.5,), (0.25,), "private_means")
+    assert (
+        made.provenance["guarantee"].startswith("epsilon 30, delta") and "unit patient" in made.provenance["guarantee"]
+    )
 
 
 def test_a_whole_run_distils_in_a_process_that_is_told_of_no_film(cohort, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,41 +109,47 @@ def ledger(tmp_path):
     return json.loads(only(tmp_path / "run", "experts-*/privacy_ledger.json").read_text())
 
 
-def test_the_public_side_needs_no_film(cohort, tmp_path):
-    """Films and image sets are moved away before a fresh process distils, by the options that need most."""
-    needs = ("--distill.start", "private_means", "--experts.private.means", "0.1", "--distill.importance", "wiener")
-    options = cohort(*needs)
-    experts(session(options)[0])
+NEEDS = ("--distill.start", "private_means", "--experts.private.means", "0.1", "--distill.importance", "wiener")
+"""The options of a distillation that need most of what the private side writes."""
+
+
+def move_away(tmp_path):
+    """Leave neither the films nor the image sets made of them where they were."""
     for private in (tmp_path / "hospital", only(tmp_path / "run", "data-*")):
         private.rename(tmp_path / f"away-{private.name}")
-    command = [sys.executable, "-m", "medistill", "distill", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("options", [(), NEEDS], ids=["noise", "means"])
+def test_the_public_side_needs_no_film(cohort, tmp_path, options):
+    """By the config that names them, films that are gone are not missed."""
+    experts(session(cohort(*options))[0])
+    move_away(tmp_path)
+    distill(session(cohort(*options))[0])
     made = Distilled.load(only(tmp_path / "run", "distill-*/distilled.safetensors"))
     assert made.classes == ("Normal", "Pneumonia", "COVID") and made.images.isfinite().all()
-    assert (made.mean, made.std, made.provenance["start"]) == ((0.5,), (0.25,), "private_means")
+    start = options[1] if options else "noise"
+    assert (made.mean, made.std, made.provenance["start"]) == ((0.5,), (0.25,), start)
     assert (
         made.provenance["guarantee"].startswith("epsilon 30, delta") and "unit patient" in made.provenance["guarantee"]
     )
 
 
 def test_a_whole_run_distils_in_a_process_that_is_told_of_no_film(cohort, tmp_path, monkeypatch):
-    """The process is started with a config and an environment that hold no path to the cohort."""
+    """A fresh process, with a config and an environment without a path to the cohort, after the films are gone."""
     monkeypatch.setenv("MEDISTILL_DATA", str(tmp_path / "hospital"))
-    one, _ = session(cohort())
+    one, _ = session(cohort(*NEEDS))
     experts(one)
     told, run = [], subprocess.run
 
     def listen(command, *, env, check):
-        told.append((yaml.safe_load(Path(command[-1]).read_text()), env))
+        told.append(yaml.safe_load(Path(command[-1]).read_text()))
         assert "hospital" not in Path(command[-1]).read_text() + " ".join(env.values())
-        for private in (tmp_path / "hospital", only(tmp_path / "run", "data-*")):
-            private.rename(tmp_path / f"away-{private.name}")
+        move_away(tmp_path)
         return run(command, env=env, check=check)
 
     monkeypatch.setattr(apart.subprocess, "run", listen)
     apart.distill_apart(one)
-    ((settings, _),) = told
+    (settings,) = told
     assert settings["data"]["cohort"] == "withheld" and settings["experts"]["private"]["epsilon"] == 30
     said = []
     distill(Session(one.config, said.append))

@@ -149,8 +149,7 @@ class Pupil:
         count, batch = len(self.labels), self.settings.batch
         taken = poisson(count, self.rate) if self.rate < 1 else torch.arange(count)
         taken = taken.to(self.images.device)
-        # a step that drew nobody takes noise all the same: one empty piece
-        pieces = taken.split(batch) or [taken]
+        pieces = taken.split(batch)  # one empty piece where nobody was drawn, for that step takes noise all the same
         operation = secrets.choice(self.settings.augment) if self.settings.augment and len(taken) else None
         self.optimizer.extra = extra
         for number, index in enumerate(pieces, start=1):

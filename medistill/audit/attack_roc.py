@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.stats import beta, betabinom, binom
 
 from medistill.evaluate.metrics import weighted_auroc
 
@@ -170,11 +170,12 @@ def upper_place(others: int, fpr: float, error: float = (1 - LEVEL) / 4) -> int:
 
 
 def resolves(members: int, others: int, fpr: float, limit: float) -> bool:
-    """Whether the exact upper bound would be within `limit` if members scored like everybody else."""
+    """Whether the exact upper bound would be within `limit` nine times in ten if members scored like everybody else."""
     k = upper_place(others, fpr)
     if k > others:
         return False
-    hits = round(members * k / others)
+    # the share beyond the k-th of the others is beta distributed
+    hits = int(betabinom.ppf(0.9, members, k, others + 1 - k))
     return hits < members and float(beta.ppf(1 - (1 - LEVEL) / 4, hits + 1, members - hits)) <= limit
 
 

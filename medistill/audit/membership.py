@@ -75,9 +75,9 @@ def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float,
     targets = {"release": release, "procedure": procedure}
     verdict, why = judge(targets, limit, positive, negative)
     able = {name: target.resolves(limit) for name, target in targets.items()}
-    judged = max((t for name, t in targets.items() if able[name]), key=lambda t: t.rate.interval[1], default=procedure)
+    judged = release if able["release"] and release.rate.interval[1] > procedure.rate.interval[1] else procedure
     if verdict == "fail":
-        judged = max(targets.values(), key=lambda t: t.rate.interval[0])
+        judged = max(targets.values(), key=lambda target: target.rate.interval[0])
     needed = {"release": patients_needed(limit, 1), "procedure": patients_needed(limit, len(shadows.inside))}
     statistic: dict[str, Any] = {
         "fpr": FPR,

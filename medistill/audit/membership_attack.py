@@ -171,21 +171,20 @@ def judge(
 ) -> tuple[Verdict, str]:
     """The verdict over all targets, and why.
 
-    Fails when the lower bound of any target is above the limit. Passes when the upper bound of every target with enough
-    patients is within it, if there is one, the rule refuses the planted sets and the negative control is silent. A
+    Fails when the lower bound of any target is above the limit. Passes when the upper bound of one is within it, and of
+    every other that has enough patients, the rule refuses the planted sets and the negative control is silent. A
     planted share of 80 % found, as other checks ask, is none to ask here: at this false positive rate attacks find few
     patients even where their films lie open, and the rule needs few.
     """
-    worst = max(targets.values(), key=lambda target: target.rate.interval[0]).rate
-    if worst.interval[0] > limit:
+    rates = {name: target.rate for name, target in targets.items()}
+    if any(rate.interval[0] > limit for rate in rates.values()):
         return "fail", f"{percent(limit)} is exceeded"
-    able = {name: target.rate for name, target in targets.items() if target.resolves(limit)}
-    if not able:
+    if any(rates[name].interval[1] > limit for name, target in targets.items() if target.resolves(limit)):
+        return "inconclusive", f"{percent(limit)} cannot be ruled out"
+    if all(rate.interval[1] > limit for rate in rates.values()):
         return "inconclusive", f"there are too few patients to show that it is within {percent(limit)}"
     if not positive["refused"]:
         return "inconclusive", "the rule would not have refused the planted sets either"
     if negative["fired"]:
         return "inconclusive", "the attack also tells members from members"
-    if any(rate.interval[1] > limit for rate in able.values()):
-        return "inconclusive", f"{percent(limit)} cannot be ruled out"
     return "pass", f"within {percent(limit)}"

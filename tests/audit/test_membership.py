@@ -116,7 +116,7 @@ def test_too_few_patients_are_inconclusive_and_told_how_many_it_takes() -> None:
     found = outcome(100, 0, 0).check
     assert found.verdict == "inconclusive"
     needed = found.statistic["patients_needed"]
-    assert needed["procedure"] == patients_needed(LIMIT, 16) and 400 < needed["procedure"] < 600
+    assert needed["procedure"] == patients_needed(LIMIT, 16) and 800 < needed["procedure"] < 900
     assert f"It would take {needed['procedure']} patients" in found.explanation
 
 
@@ -156,7 +156,8 @@ CAUGHT, SILENT = {"refused": True}, {"fired": False}
         ((0, 0, 0.02, 300), (0.001, 0, 0.004, 9000), CAUGHT, SILENT, "pass"),
         ((0, 0.006, 0.02, 300), (0.001, 0, 0.004, 9000), CAUGHT, SILENT, "fail"),
         ((0, 0, 0.02, 300), (0.02, 0.006, 0.04, 9000), {"refused": False}, {"fired": True}, "fail"),
-        ((0, 0, 0.02, 300), (0.001, 0, 0.004, 900), CAUGHT, SILENT, "inconclusive"),
+        ((0, 0, 0.02, 300), (0.001, 0, 0.006, 900), CAUGHT, SILENT, "inconclusive"),
+        ((0, 0, 0.02, 300), (0.001, 0, 0.005, 5000), CAUGHT, SILENT, "pass"),
         ((0, 0, 0.02, 300), (0.001, 0, 0.004, 9000), {"refused": False}, SILENT, "inconclusive"),
         ((0, 0, 0.02, 300), (0.001, 0, 0.004, 9000), CAUGHT, {"fired": True}, "inconclusive"),
         ((0, 0, 0.02, 300), (0.001, 0, 0.006, 9000), CAUGHT, SILENT, "inconclusive"),
@@ -291,7 +292,7 @@ def test_a_class_with_one_patient_is_not_applicable(private: Private) -> None:
     few = replace(private, train=replace(train, labels=labels), holdout=replace(holdout, labels=holdout.labels % 2))
     for check in (membership.check, membership_experts.check):
         found = check(released(private.train.pixels()[:3], torch.arange(3)), few).check
-        assert found.verdict == "not applicable" and "class c has 1 patients" in found.explanation
+        assert found.verdict == "not applicable" and "lass c has 1 patients" in found.explanation
 
 
 def test_figures_are_the_same_bytes_for_the_same_values(tmp_path: Path) -> None:

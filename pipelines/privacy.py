@@ -1,0 +1,103 @@
+"""Accuracy and membership inference against epsilon: digits, PneumoniaMNIST and cxr in the DP mode (docs/privacy.md).
+
+    python pipelines/privacy.py                                every cell, then docs/results/privacy.json and .png
+    python pipelines/privacy.py --only digits --share 0/3      a third of a study's cells, for one more core
+    python pipelines/privacy.py --standin                      on the public stand-ins, into runs/privacy/standin/
+
+A cell is the whole way at one epsilon: private experts, a set distilled from them alone, students trained on it.
+Finished cells, in runs/privacy/, are not run again. MEDISTILL_DATA names the folder that holds cxr/ and medmnist/.
+"""
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import torch
+from privacy_attack import halves, membership
+from privacy_cell import cell, ordinary, paired
+from privacy_figure import draw
+from privacy_settings import EPSILONS, STUDIES, Study
+
+from medistill.evaluate.metrics import summary
+from medistill.experts.accountant import Mechanism
+from medistill.files import digest_of, write_json
+
+RUNS = Path("runs/privacy")
+WEIGHED = {"digits": (10.0, 3.0)}
+"""Where weights by the known noise are compared with none."""
+
+
+def cells(study: Study, standin: bool, folder: Path) -> Iterator[tuple]:
+    """What each cell is called with: runs on the training patients, then shadows on halves of all patients."""
+    films = study.films(standin)
+    runs, shadows = [films.member] * study.seeds, halves(films, study.shadows)
+    parts = [(0, runs, EPSILONS), (len(runs), shadows, study.attacked)]
+    for first, takens, epsilons in parts:
+        for (number, taken), epsilon in product(enumerate(takens, start=first), epsilons):
+            yield study, films, taken, epsilon, number, folder / f"{epsilon:g}-{number:02d}.safetensors"
+
+
+def row(study: Study, epsilon: float, found: list[tuple[torch.Tensor, dict]], standin: bool) -> dict:
+    """One line of the table: what students and experts reach, mean and standard deviation over runs, and the attack."""
+    films = study.films(standin)
+    runs, shadows = found[: study.seeds], found[study.seeds :]
+    private, noise = study.experts.private, runs[0][1]["noise_multiplier"]
+    mechanism = Mechanism(noise, private.rate, private.steps * study.experts.count)
+    line: dict = {who: summary([metadata[who] for _, metadata in runs]) for who in ("student", "expert")}
+    if shadows:
+        sure = [torch.stack([confidence for confidence, _ in part]) for part in (runs, shadows)]
+        line["membership"] = membership(films, *sure, halves(films, study.shadows), mechanism)
+    each = [metadata["student"]["accuracy"] for _, metadata in runs]
+    return line | {"noise_multiplier": noise, "lr": study.lr[epsilon], "accuracies": each}
+
+
+def results(name: str, study: Study, standin: bool, folder: Path) -> dict:
+    """All rows of a study; every cell must be finished, or is run now."""
+    films = study.films(standin)
+    found: dict[float, list] = {epsilon: [] for epsilon in EPSILONS}
+    for one in cells(study, standin, folder):
+        found[one[3]].append(cell(*one))
+    usual = [ordinary(study, films, seed) for seed in range(study.seeds)]
+    weighed = {f"{e:g}": paired(study, films, e, folder) for e in WEIGHED.get(name, ())}
+    return {
+        "unit": study.unit,
+        "train": int(films.member.sum()),
+        "held_out": int((~films.member).sum()),
+        "delta": study.delta,
+        "ordinary": summary(usual),
+        "rows": {f"{epsilon:g}": row(study, epsilon, found[epsilon], standin) for epsilon in EPSILONS},
+        "wiener": weighed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(STUDIES), help="one study; with --share writes no table")
+    parser.add_argument("--share", default="0/1", help="every n-th cell from the r-th: r/n")
+    parser.add_argument("--standin", action="store_true", help="the public films on which the settings were chosen")
+    chosen = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    rank, ranks = map(int, chosen.share.split("/"))
+    base = RUNS / ("standin" if chosen.standin else "real")
+    folders = {name: base / f"{name}-{digest_of(repr(study))[:8]}" for name, study in STUDIES.items()}
+    for name, study in STUDIES.items():
+        if chosen.only in (None, name):
+            for one in list(cells(study, chosen.standin, folders[name]))[rank::ranks]:
+                cell(*one)
+    if ranks > 1:
+        return
+    names = [name for name in STUDIES if chosen.only in (None, name)]
+    machine = f"{platform.machine()}, torch {torch.__version__}, one thread"
+    found = {name: results(name, STUDIES[name], chosen.standin, folders[name]) for name in names}
+    target = base if chosen.standin or chosen.only else Path("docs/results")
+    write_json(
+        target / "privacy.json", {"command": "python pipelines/privacy.py", "machine": machine, "studies": found}
+    )
+    draw(found, target / "privacy.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -53,23 +53,31 @@ def cap_sizes(side: int) -> list[float]:
     return [MIN_CAP * STEP**i for i in range(math.floor(steps + 1e-9) + 1)]
 
 
-def font_of(cap: float, name: str = FONT) -> ImageFont.FreeTypeFont:
-    """A font whose capitals are about so many pixels high; DejaVu's are .73 of its size."""
-    return ImageFont.truetype(FONTS / name, max(1, round(cap / 0.73)))
+def rendered(text: str, cap: float, font: str = FONT) -> Tensor:
+    """The ink of a text, (h, w) in [0, 1], with a pixel of margin: drawn large and shrunk, as on a film made smaller.
+
+    Args:
+        text: what to write.
+        cap: height of its capitals, pixels.
+        font: a file of matplotlib's fonts; capitals of DejaVu's are .73 of the font's size.
+    """
+    drawer = ImageFont.truetype(FONTS / font, round(OVERSAMPLED * cap / 0.73))
+    left, top, right, bottom = drawer.getbbox(text)
+    width, height = (round((end - start) / OVERSAMPLED) + 2 for start, end in ((left, right), (top, bottom)))
+    drawn = Image.new("L", (width * OVERSAMPLED, height * OVERSAMPLED))
+    ImageDraw.Draw(drawn).text((OVERSAMPLED - left, OVERSAMPLED - top), text, 255, drawer)
+    small = drawn.resize((width, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(small, dtype=np.float32)) / 255
 
 
 @lru_cache(maxsize=1)
 def templates() -> dict[int, Tensor]:
     """The alphabet by width: (n, CAP + 2, width) float32, each of mean 0 and norm 1."""
-    font = font_of(OVERSAMPLED * CAP)
     found: dict[int, list[Tensor]] = {}
     for character in ALPHABET:
-        left, top, right, _ = font.getbbox(character)
-        width, height = round(right - left + 2 * OVERSAMPLED), (CAP + 2) * OVERSAMPLED
-        drawn = Image.new("L", (width, height))
-        ImageDraw.Draw(drawn).text((OVERSAMPLED - left, OVERSAMPLED - top), character, 255, font)
-        small = drawn.resize((round(width / OVERSAMPLED), CAP + 2), Image.Resampling.BOX)
-        pixels = sharpened(torch.from_numpy(np.asarray(small, dtype=np.float32))[None, None])[0, 0]
+        ink = rendered(character, CAP)[: CAP + 2]
+        ink = F.pad(ink, (0, 0, 0, CAP + 2 - len(ink)))
+        pixels = sharpened(ink[None, None])[0, 0]
         pixels = pixels - pixels.mean()
         found.setdefault(pixels.shape[1], []).append(pixels / pixels.norm())
     return {width: torch.stack(glyphs) for width, glyphs in sorted(found.items())}

@@ -14,13 +14,11 @@ in, and an image without room for four letters of that size is not searched.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from medistill.audit.check import Candidate, Check, Outcome, Private, Verdict, not_applicable
-from medistill.audit.glyphs import MIN_CAP, font_of, word_scores
+from medistill.audit.glyphs import MIN_CAP, rendered, word_scores
 from medistill.audit.intervals import clopper_pearson, wilson
 from medistill.data import phantom
 from medistill.seeds import derive, generator
@@ -71,13 +69,13 @@ def check(candidate: Candidate, private: Private) -> Outcome:
     if side < MIN_SIDE:
         reason = f"no four letters of {MIN_CAP:.0f} px, the smallest that can be read, fit into {side} px"
         return not_applicable(NUMBER, NAME, reason)
-    seed = private.config.seed
-    again = pictures[torch.arange(max(CLEAN, private.config.audit.planted)) % len(pictures)]
-    planted = planted_words(again[: private.config.audit.planted], generator(seed, "audit", "text", "planted"))
-    textures = random_phases(again[:CLEAN], generator(seed, "audit", "text", "phases"))
+    seed, planted = private.config.seed, private.config.audit.planted
+    written = planted_words(_cycled(pictures, planted), generator(seed, "audit", "text", "planted"))
+    count = max(CLEAN, len(pictures))
+    textures = random_phases(_cycled(pictures, 2 * count), generator(seed, "audit", "text", "phases"))
     films = _phantoms(pictures, derive(seed, "audit", "text", "phantom"), 2 * CLEAN)
-    turned = pictures.mT if pictures.shape[2] == pictures.shape[3] else pictures[:0]
-    parts = [pictures, planted, textures, films[::2], torch.cat([films[1::2], turned])]
+    seen, unseen = textures.split(count)
+    parts = [pictures, written, seen, films[::2], torch.cat([unseen, films[1::2]])]
     scores = word_scores(torch.cat(parts)).split([len(part) for part in parts])
     return Outcome(judge(*scores))
 
@@ -118,21 +116,22 @@ def planted_words(pictures: Tensor, generator: torch.Generator) -> Tensor:
     for picture in written[:, 0]:
         number = torch.rand(4, generator=generator).tolist()
         most = max(MIN_CAP, min(PLANTED_CAP, width / 5))
-        font = font_of(MIN_CAP + (most - MIN_CAP) * number[0], PLANTED_FONTS[int(number[1] * len(PLANTED_FONTS))])
-        word = _word(generator)
-        if font.getlength(word) > width - 2:
-            word = word.replace(".", "")
-        while font.getlength(word) > width - 2:
-            word = word[:-1]
-        left, top, right, bottom = (round(edge) for edge in font.getbbox(word))
-        x, y = int(number[2] * max(1, width - right + left)), int(number[3] * max(1, height - bottom + top))
-        mask = Image.new("L", (width, height))
-        ImageDraw.Draw(mask).text((x - left, y - top), word, 255, font)
-        ink = torch.from_numpy(np.asarray(mask, dtype=np.float32)).to(picture) / 255
+        font = PLANTED_FONTS[int(number[0] * len(PLANTED_FONTS))]
+        ink = _fitting(_word(generator), MIN_CAP + (most - MIN_CAP) * number[1], font, width).to(picture)
+        x, y = int(number[2] * (width - ink.shape[1] + 1)), int(number[3] * (height - ink.shape[0] + 1))
+        place = picture[y : y + ink.shape[0], x : x + ink.shape[1]]
         dark, bright = picture.quantile(0.01), picture.quantile(0.99)
-        place = picture[y : y + bottom - top, x : x + right - left].mean()
-        picture.lerp_(bright if place < (dark + bright) / 2 else dark, ink)
+        place.lerp_(bright if place.mean() < (dark + bright) / 2 else dark, ink)
     return written
+
+
+def _fitting(word: str, cap: float, font: str, width: int) -> Tensor:
+    """The ink of a word, or of what fits into so many pixels of it."""
+    ink = rendered(word, cap, font)
+    while ink.shape[1] > width:
+        word = word.replace(".", "") if "." in word else word[:-1]
+        ink = rendered(word, cap, font)
+    return ink
 
 
 def random_phases(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,6 +139,11 @@ def random_phases(pictures: Tensor, generator: torch.Generator) -> Tensor:
     spectrum = torch.fft.rfft2(pictures).abs()
     noise = torch.fft.rfft2(torch.randn(pictures.shape, generator=generator).to(pictures))
     return torch.fft.irfft2(spectrum * noise / noise.abs().clamp_min(1e-9), s=pictures.shape[2:])
+
+
+def _cycled(pictures: Tensor, count: int) -> Tensor:
+    """So many pictures, beginning again after the last."""
+    return pictures[torch.arange(count) % len(pictures)]
 
 
 def _phantoms(pictures: Tensor, seed: int, count: int) -> Tensor:

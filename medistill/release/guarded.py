@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medistill.files import digest_of
-
 # Checks whose numbers no patient has a part in: canaries run on pseudo-patients, the statement on the ledger.
 FREE = (7, 10)
 OUTSIDE = "measured on real patients, so outside epsilon: the numbers stay in the house, the verdict stands here"
@@ -12,14 +10,13 @@ WITHHELD = {"withheld": "figures measured on real patients are outside epsilon a
 
 
 def verdicts_only(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """An audit without any number that patients have a part in; `digest` ties it to the whole one."""
+    """An audit without any number that patients have a part in, not even a digest of those numbers."""
     return {
         "verdict": audit["verdict"],
         "context": {"start": audit["context"].get("start"), "quick": audit["context"].get("quick")},
         "checks": [check if check["number"] in FREE else _verdict(check) for check in audit["checks"]],
         "not_run": audit.get("not_run", []),
         "words": [audit["words"][0]],
-        "digest": digest_of(dict(audit)),
     }
 
 

@@ -7,7 +7,8 @@ The attacks (LiRA, RMIA), calibrated on shadow distillations, are run on two tar
 - the procedure: every shadow in turn against the others, patients it was made from against those it was not. These are
   many times as many, and speak of sets made like the release in the shadows' budget, not of this very one.
 
-The rule is applied to the target that has enough patients for it, to both where both have.
+The rule is applied to the target that has enough patients for it, to both where both have. The procedure speaks for the
+release only where that started as the shadows did and gives away no more than they do.
 """
 
 from functools import partial
@@ -25,6 +26,7 @@ from medistill.audit.membership_attack import (
     attack_release,
     in_words,
     judge,
+    leaks_more,
     limit_of,
     negative_control,
     patients_needed,
@@ -50,10 +52,15 @@ def check(candidate: Candidate, private: Private, shadows: Shadows | None = None
     compiled = {"auto": None, "always": True, "never": False}[private.config.compile]
     answers = students_on(private, pool, final.images, final.labels, final.lr, ("release",), compiled)
     limit, curve = limit_of(candidate.ledger), allowed_curve(candidate.ledger)
-    return membership_check(shadows, answers, private.config.seed, limit, curve)
+    start = private.config.distill.start
+    alike = final.provenance.get("start") == start
+    unlike = "" if alike else f"the release did not start from {start}, as the shadows did, which cannot speak for it"
+    return membership_check(shadows, answers, private.config.seed, limit, unlike, curve)
 
 
-def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float, curve: Curve | None = None) -> Outcome:
+def membership_check(
+    shadows: Shadows, answers: Tensor, seed: int, limit: float, unlike: str = "", curve: Curve | None = None
+) -> Outcome:
     """Measure and judge.
 
     Args:
@@ -61,6 +68,7 @@ def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float,
         answers: (S, N, C) class probabilities that networks trained on the release give all films of the pool.
         seed: base seed of bootstrap and controls.
         limit: the highest true positive rate at FPR that passes.
+        unlike: why the shadows cannot speak for the release.
         curve: what the privacy budget allows, for the figure.
     """
     found = scores_of_each(shadows, shadows.students, shadows.inside)
@@ -73,7 +81,9 @@ def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float,
     worst = exposure(found["LiRA"], shadows.inside, seeds.generator(seed, "audit", "membership", "exposure"))
 
     targets = {"release": release, "procedure": procedure}
-    verdict, why = judge(targets, limit, positive, negative)
+    if not unlike and leaks_more(release, procedure):
+        unlike = "the release gives away more than shadow distillations do, which cannot speak for it"
+    verdict, why = judge(targets, limit, positive, negative, unlike)
     able = {name: target.resolves(limit) for name, target in targets.items()}
     judged = release if able["release"] and release.rate.interval[1] > procedure.rate.interval[1] else procedure
     if verdict == "fail":
@@ -84,6 +94,7 @@ def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float,
         "limit": limit,
         "shadows": len(shadows.inside),
         **{name: target.to_json() | {"enough_patients": able[name]} for name, target in targets.items()},
+        "shadows_speak_for_release": not unlike,
         "patients_needed": needed,
         "most_exposed_tenth": worst.to_json(),
     }
@@ -98,6 +109,8 @@ def membership_check(shadows: Shadows, answers: Tensor, seed: int, limit: float,
     )
     if not any(able.values()):
         explanation += f" It would take {needed['procedure']} patients, {needed['release']} for the release itself."
+    if verdict == "pass" and not able["release"]:
+        explanation += " The release alone has too few other patients to show it; sets made like it do."
     found_out = Check(
         NUMBER, NAME, verdict, statistic, judged.rate.interval, positive["power"], positive, negative, explanation
     )

@@ -166,8 +166,23 @@ def patients_needed(limit: float, targets: int) -> int:
     return -(-2 * needed(FPR, limit) // targets)
 
 
+def leaks_more(release: Attacked, procedure: Attacked) -> bool:
+    """Whether a release gives away more than the shadows do: an area or a rate above theirs, intervals apart."""
+    for name, own in release.rocs.items():
+        theirs = procedure.rocs[name]
+        apart = [own.auc_interval[0] > theirs.auc_interval[1]]
+        apart += [own.rate(fpr).interval[0] > theirs.rate(fpr).interval[1] for fpr in RATES]
+        if any(apart):
+            return True
+    return False
+
+
 def judge(
-    targets: Mapping[str, Attacked], limit: float, positive: Mapping[str, Any], negative: Mapping[str, Any]
+    targets: Mapping[str, Attacked],
+    limit: float,
+    positive: Mapping[str, Any],
+    negative: Mapping[str, Any],
+    unlike: str = "",
 ) -> tuple[Verdict, str]:
     """The verdict over all targets, and why.
 
@@ -175,6 +190,13 @@ def judge(
     every other that has enough patients, the rule refuses the planted sets and the negative control is silent. A
     planted share of 80 % found, as other checks ask, is none to ask here: at this false positive rate attacks find few
     patients even where their films lie open, and the rule needs few.
+
+    Args:
+        targets: what was attacked.
+        limit: the highest true positive rate at FPR that passes.
+        positive: what `planted_control` found.
+        negative: what `negative_control` found.
+        unlike: why the other targets cannot speak for the release, so that only its own bound counts.
     """
     rates = {name: target.rate for name, target in targets.items()}
     if any(rate.interval[0] > limit for rate in rates.values()):
@@ -183,6 +205,8 @@ def judge(
         return "inconclusive", f"{percent(limit)} cannot be ruled out"
     if all(rate.interval[1] > limit for rate in rates.values()):
         return "inconclusive", f"there are too few patients to show that it is within {percent(limit)}"
+    if unlike and rates["release"].interval[1] > limit:
+        return "inconclusive", unlike
     if not positive["refused"]:
         return "inconclusive", "the rule would not have refused the planted sets either"
     if negative["fired"]:

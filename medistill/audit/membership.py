@@ -98,15 +98,7 @@ def membership_check(
         "patients_needed": needed,
         "most_exposed_tenth": worst.to_json(),
     }
-    area = procedure.rocs[procedure.best]
-    explanation = (
-        f"At {percent(FPR)} false positives the better attack finds {in_words(procedure.rate)} of the patients that "
-        f"shadow distillations were made from, and {in_words(release.rate)} of those behind the release: {why}. "
-        f"The area under the curve is {area.auc:.3f} ({area.auc_interval[0]:.3f} to {area.auc_interval[1]:.3f}), "
-        f"{upper.rocs[upper.best].auc:.3f} for networks trained on the films themselves; of the patients whose films "
-        f"were planted {percent(positive['power'])} are found; the most exposed tenth is told apart in "
-        f"{percent(worst.share)} of guesses (chance: 50 %)."
-    )
+    explanation = _explanation(procedure, release, upper, positive["power"], worst.share, why)
     if not any(able.values()):
         explanation += f" It would take {needed['procedure']} patients, {needed['release']} for the release itself."
     if verdict == "pass" and not able["release"]:
@@ -121,4 +113,19 @@ def membership_check(
     return Outcome(
         found_out,
         (Figure("roc_5.png", draw), Figure("exposure_5.png", partial(exposure_figure, worst.won, worst.games))),
+    )
+
+
+def _explanation(
+    procedure: Attacked, release: Attacked, upper: Attacked, power: float, exposed: float, why: str
+) -> str:
+    """What was measured, in sentences."""
+    area = procedure.rocs[procedure.best]
+    return (
+        f"At {percent(FPR)} false positives the better attack finds {in_words(procedure.rate)} of the patients that "
+        f"shadow distillations were made from, and {in_words(release.rate)} of those behind the release: {why}. "
+        f"The area under the curve is {area.auc:.3f} ({area.auc_interval[0]:.3f} to {area.auc_interval[1]:.3f}), "
+        f"{upper.rocs[upper.best].auc:.3f} for networks trained on the films themselves; of the patients whose films "
+        f"were planted {percent(power)} are found; the most exposed tenth is told apart in {percent(exposed)} of "
+        "guesses (chance: 50 %)."
     )

@@ -179,7 +179,7 @@ class Session:
 
     def clean(self) -> None:
         """Delete what killed processes left half-written, here and in the stages' folders."""
-        for left in [found for level in ("", "*/", "*/*/") for found in self.folder.glob(f"{level}.*.tmp")]:
+        for left in list(self.folder.rglob(".*.tmp")):
             if not _alive(left.name.split(".")[-2]):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

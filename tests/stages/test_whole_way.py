@@ -124,7 +124,14 @@ def test_no_picture_of_real_films_in_release_or_record(finished):
         "preview.png",
     ]
     pictures = [p.name for p in (folder / "mlartifacts").rglob("*.png")]
-    assert sorted(pictures) == ["confusion.png", "curves.png", "distilled.png", "report.png", "roc.png"]
+    assert sorted(pictures) == [
+        "closest_record.png",
+        "confusion.png",
+        "curves.png",
+        "distilled.png",
+        "report.png",
+        "roc.png",
+    ]
 
 
 def client_of(folder):
@@ -160,6 +167,10 @@ def test_the_record_in_mlflow(finished):
     train = ImageSet.load(only(folder / "run", "data-*") / "train.safetensors")
     assert stages["experts"].inputs.dataset_inputs[0].dataset.digest == train.digest[:36]
     assert stages["distill"].data.params["distill.iterations"] == "40"
+    signed = stages["release"].data.params
+    assert (signed["accepted.name"], signed["accepted.reason"]) == ("tester", "phantoms")
+    assert "decision.json" in {item.path for item in client.list_artifacts(stages["release"].info.run_id)}
+    assert {"audit.json", "summary.md"} <= {i.path for i in client.list_artifacts(stages["audit"].info.run_id)}
     artifacts = {item.path for item in client.list_artifacts(stages["distill"].info.run_id)}
     assert {"config.yaml", "environment.json", "figures"} <= artifacts
 

@@ -36,6 +36,20 @@ class Shadows:
 
 
 @dataclass(frozen=True)
+class Reidentification:
+    """The network that recognises patients (check 4).
+
+    Attributes:
+        steps: batches it is trained on, about 130 films each; four minutes of one core.
+    """
+
+    steps: int = 800
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"audit.reidentification.steps is {self.steps}; give at least 1")
+
+
+@dataclass(frozen=True)
 class Audit:
     """AUDIT: what the distilled set tells about patients.
 
@@ -45,12 +59,14 @@ class Audit:
         planted: copies of training films planted as the positive control.
         holdout: films of other patients the search is calibrated on, at most; 0: all of val and test.
         shadows: shadow distillations.
+        reidentification: the network that recognises patients.
     """
 
     quick: bool = False
     planted: int = 40
     holdout: int = 0
     shadows: Shadows = field(default_factory=Shadows)
+    reidentification: Reidentification = field(default_factory=Reidentification)
 
     def __post_init__(self) -> None:
         require(self.planted >= 10, f"audit.planted is {self.planted}; give at least 10")

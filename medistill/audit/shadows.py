@@ -40,6 +40,8 @@ from medistill.kernels import ADJOINT_COST, SLOPE_COST, Kernels, earns_compiling
 from medistill.nets import Flat
 from medistill.resources import Used
 
+LENIENT = 10
+"""Times the run's distill.loss_limit: a shadow, of half the patients, may start farther off than the run did."""
 QUERIED = 4
 """Epochs at which experts are queried, evenly spread up to the last."""
 
@@ -173,13 +175,14 @@ class _Run:
         epochs = sorted({round(self.experts.rows * (i + 1) / QUERIED) for i in range(QUERIED)} - {0})
         targets = sgd.probabilities(self.pool.labels, len(self.pool.classes), self.pool.pixels)
         kernels = self._kernels()
+        lenient = replace(self.settings, loss_limit=LENIENT * self.settings.loss_limit)
         jobs = [
             partial(
                 query_and_distil,
                 kernels.for_another_thread(),
                 Trajectories.open([self._expert(k, expert) for expert in range(self.experts.count)]),
                 State.begin(*starts[k], self.net.size, self.settings, kernels.compiled),
-                self.settings,
+                lenient,
                 seeds.derive(self.config.seed, "audit", "shadows", "distillation", k),
                 epochs,
                 self.pool.pixels,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medistill import seeds
 from medistill.audit.attack_scores import confidence, patient_means
-from medistill.distill import iadd, initial
+from medistill.distill import iadd, importance, initial
 from medistill.distill.state import State
 from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.experts.ledger import FILE, Entry, Ledger, Noise, Terms
@@ -28,6 +28,7 @@ from medistill.files import read_json, read_metadata, write_json, write_tensors
 from medistill.nets import Flat
 
 CPU = torch.device("cpu")
+USUAL = Recipe(steps=1000, augment=())
 
 
 class Prepaid(Ledger):
@@ -107,18 +108,10 @@ def distilled(
 
 
 def wiener(study: Study, experts: Trajectories, patients: int, epsilon: float, noise: float) -> Tensor:
-    """(P,) W = s2 / (s2 + n2) of each layer, mean square 1: n2 is the noise in a parameter's way, which is known."""
-    settings = study.settings(epsilon)
+    """(P,) W by the noise in a parameter's way, which is known."""
+    settings, net = study.settings(epsilon), Flat(study.net)
     step = settings.lr * noise * settings.private.clip / (settings.private.rate * patients)
-    known = settings.private.steps * step**2
-    ways = [experts.rows(number, 0, experts.epochs) for number in range(len(experts))]
-    square = torch.stack([(last - first).square() for first, last in ways]).mean(0)
-    weights = [
-        ((part.mean() - known).clamp(min=0) / part.mean()).expand(len(part))
-        for part in square.split(Flat(study.net).numel)
-    ]
-    weight = torch.cat(weights)
-    return weight / weight.square().mean().sqrt()
+    return importance.wiener(experts, net.numel, ~net.dead(), 1, 1, settings.private.steps * step**2)
 
 
 def students(study: Study, images: Tensor, labels: Tensor, lr: float, pixels: Tensor, seed: int) -> Tensor:
@@ -157,26 +150,20 @@ def ordinary(study: Study, films: Films, seed: int) -> dict[str, float]:
     """The same network trained the usual way on all training films, in batches and with no thought of privacy."""
     index = torch.nonzero(films.member[films.patient]).flatten()
     held = torch.nonzero(~films.member[films.patient]).flatten()
-    recipe = Recipe(steps=1000, augment=())
     generators: Sequence[torch.Generator] = [seeds.generator(seed, "ordinary")]
-    fitted = fit_all(films.pixels[index], films.labels[index], study.net, 0.03, recipe, generators, CPU, compiled=False)
+    fitted = fit_all(films.pixels[index], films.labels[index], study.net, 0.03, USUAL, generators, CPU, compiled=False)
     return mean_of(torch.stack([predict(module, films.pixels[held], CPU) for _, module in fitted]), films.labels[held])
 
 
-def paired(study: Study, films: Films, epsilon: float, folder: Path) -> list[dict[str, float]]:
-    """Accuracies of students with and without Wiener weights: the same experts and starts, a pair a seed."""
-    found = []
-    for seed in range(study.seeds):
-        file = folder / f"wiener-{epsilon:g}-{seed:02d}.json"
-        if not file.exists():
-            experts, noise = trained(study, films, films.member, epsilon, seed, file.with_suffix(""))
-            weights = {"off": None, "on": wiener(study, experts, int(films.member.sum()), epsilon, noise)}
-            held = ~films.member[films.patient]
-            pair = {}
-            for name, weight in weights.items():
-                made = distilled(study, experts, seed, weight)
-                pair[name] = mean_of(students(study, *made, films.pixels[held], seed), films.labels[held])["accuracy"]
-            write_json(file, pair)
-            shutil.rmtree(file.with_suffix(""))
-        found.append(read_json(file))
-    return found
+def pair(study: Study, films: Films, epsilon: float, seed: int, file: Path) -> dict[str, float]:
+    """Accuracy of students with and without Wiener weights, from the same experts and start."""
+    if not file.exists():
+        experts, noise = trained(study, films, films.member, epsilon, seed, file.with_suffix(""))
+        weights = {"off": None, "on": wiener(study, experts, int(films.member.sum()), epsilon, noise)}
+        held, found = ~films.member[films.patient], {}
+        for name, weight in weights.items():
+            made = distilled(study, experts, seed, weight)
+            found[name] = mean_of(students(study, *made, films.pixels[held], seed), films.labels[held])["accuracy"]
+        write_json(file, found)
+        shutil.rmtree(file.with_suffix(""))
+    return read_json(file)

@@ -38,7 +38,7 @@ def draw(studies: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             )
             if epsilon != "inf":
                 under.plot(roc["fpr"], roc["theory"], color=colour, linestyle="dotted")
-        under.plot(roc["fpr"], roc["fpr"], color="#999999", linewidth=0.8)
+        under.plot([1e-3, 1], [1e-3, 1], color="#999999", linewidth=0.8)
         under.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1.1))
         under.set(xlabel="false positive rate", ylabel="true positive rate; dotted: the most ε allows")
         for panel in (over, under):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from medistill.files import read_metadata
+
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 
@@ -108,3 +110,52 @@ def test_the_engine_benchmark_tiny(tmp_path):
     assert all(row["cosine"] > 0.999 and abs(row["length"] - 1) < 0.01 for row in ours) and len(ours) == 2
     assert all(1 / 3 < found["accuracy"][side]["mean"] <= 1 for side in ("reference", "ours"))
     assert all(told["told_s"] > 0 and told["told_bytes"] > 0 for told in found["estimates"])
+
+
+@pytest.mark.slow
+def test_the_privacy_study_tiny(tmp_path):
+    """Guards the DP mode's table: cells are kept and not run again, rows hold what they measured (about 30 s)."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PIPELINES)!r})\n"
+        "from dataclasses import replace\n"
+        "from functools import cache\n"
+        "import privacy, privacy_cell\n"
+        "from medistill.evaluate.student import Recipe\n"
+        "whole = privacy.STUDIES['digits']\n"
+        "@cache\n"
+        "def few(standin):\n"
+        "    films = whole.films(standin)\n"
+        "    return privacy_cell.Films.of(films.pixels[:160], films.labels[:160], 100)\n"
+        "study = replace(whole, films=few, delta=1e-3, seeds=2, shadows=4, students=2, attacked=(float('inf'),),\n"
+        "    experts=replace(whole.experts, count=2, private=replace(whole.experts.private, steps=2)),\n"
+        "    distill=replace(whole.distill, ipc=1, iterations=2, inner_steps=2))\n"
+        "privacy.STUDIES = {'digits': study}\n"
+        "privacy.EPSILONS = (float('inf'), 3.0)\n"
+        "privacy.WEIGHED = {'digits': (10.0,)}\n"
+        "privacy_cell.USUAL = Recipe(steps=20, augment=())\n"
+        "privacy.main()\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    for share in ("1/2", "0/1"):
+        words = [sys.executable, "study.py", "--share", share]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    files = sorted((tmp_path / "runs" / "privacy" / "real").glob("digits-*/*.safetensors"))
+    assert [file.stem for file in files] == ["3-00", "3-01", *(f"inf-{number:02d}" for number in range(6))]
+    found = json.loads((tmp_path / "docs" / "results" / "privacy.json").read_text())["studies"]["digits"]
+    assert (found["train"], found["held_out"]) == (100, 60)
+    kept = [read_metadata(file) for file in files]
+    for epsilon, cells in (("3", kept[:2]), ("inf", kept[2:4])):
+        row = found["rows"][epsilon]
+        assert row["accuracies"] == [cell["student"]["accuracy"] for cell in cells]
+        assert row["student"]["accuracy"][0] == pytest.approx(sum(row["accuracies"]) / 2)
+        assert row["noise_multiplier"] == cells[0]["noise_multiplier"]
+    assert found["rows"]["inf"]["noise_multiplier"] == 0
+    assert found["rows"]["3"]["noise_multiplier"] > 0.4
+    assert "membership" not in found["rows"]["3"]
+    attack = found["rows"]["inf"]["membership"]
+    assert (attack["runs"]["members"], attack["runs"]["others"]) == (200, 120)
+    assert (attack["shadows"]["members"], attack["shadows"]["others"]) == (320, 320)
+    assert attack["theory"]["tpr_at_0.01"] == 1  # without noise nothing is ruled out
+    assert all(set(pair) == {"off", "on"} for pair in found["wiener"]["10"])
+    assert (tmp_path / "docs" / "results" / "privacy.png").exists()

@@ -52,7 +52,7 @@ def row(study: Study, films: Films, epsilon: float, runs: list[tuple], shadows: 
     """One line of the table: what students and experts reach, mean and standard deviation over runs, and the attack."""
     private, noise = study.experts.private, runs[0][1]["noise_multiplier"]
     line: dict = {who: summary([metadata[who] for _, metadata in runs]) for who in ("student", "expert")}
-    numbers = sorted(shadows)[: len(shadows) // 2 * 2]
+    numbers = [k for k in sorted(shadows) if k ^ 1 in shadows]  # whole pairs of twins
     line |= {"noise_multiplier": noise, "lr": study.lr[epsilon], "shadows": len(numbers)}
     line["accuracies"] = [metadata["student"]["accuracy"] for _, metadata in runs]
     if len(numbers) >= 4:

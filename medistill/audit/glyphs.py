@@ -2,7 +2,8 @@
 
 One letter proves nothing: ribs look like an I, and a film's own L or R is no word. Four to six in a row, of one
 height, evenly spaced and of one polarity do not come about by chance. Pictures and letters lose their coarse shades
-first, which tell nothing of a letter and vary most in a film: of planted words at 32 px .82 instead of .55 were found.
+first, which tell nothing of a letter and vary most in a film: of planted words .88 instead of .82 were found at 32 px,
+.98 instead of .95 at 64 px.
 """
 
 import math

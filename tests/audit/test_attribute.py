@@ -81,6 +81,13 @@ def test_another_mix_alone_is_no_risk() -> None:
     assert risk(train, holdout).value == pytest.approx(0, abs=0.01)
 
 
+def test_the_mix_is_the_holdouts() -> None:
+    """Class 0 leaks (.9 against .5), class 1 does not (.6): at the holdout's 1 to 3 r is .675 and r_control .575."""
+    found = risk(guesses((8100, 9000), (600, 1000)), guesses((500, 1000), (1800, 3000)))
+    assert found.attack.value == pytest.approx(0.675, abs=1e-3)
+    assert found.value == pytest.approx(0.1 / 0.425, abs=2e-3)
+
+
 def judged(train: Guesses, holdout: Guesses) -> Check:
     return judge(train, holdout, generator(0, "judge"))
 

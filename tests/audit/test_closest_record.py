@@ -70,7 +70,7 @@ def test_auc_of_patients_by_hand() -> None:
     """Two trained patients with two films (means 2 and 4), two held with one (1 and 3): AUC 3/4."""
     unit = torch.tensor([0, 0, 1, 1, 2, 3])
     found = Records(unit, torch.zeros(4, dtype=torch.int64), torch.tensor([True, True, False, False]))
-    scores = torch.tensor([[1.0, 3, 4, 0, 1, 3], [0.0, 0, 0, 4, 0, 0]])
+    scores = torch.tensor([[1.0, 3, 4, 0, 1, 3], [0.0, 0, 0, 4, 1, 0]])
     assert closeness_auc(scores, found)["auc"] == 0.75
 
 

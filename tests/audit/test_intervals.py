@@ -25,6 +25,18 @@ def test_variance_by_hand() -> None:
     assert auc == 0.75 and low == pytest.approx(0.75 - Z95 * 0.125**0.5) and high == 1
 
 
+def test_variance_is_delongs() -> None:
+    """Four against seven, by DeLong et al.'s placements written as loops."""
+    source = np.random.default_rng(1)
+    x, y = source.normal(0.5, 1, 4), source.normal(0, 1, 7)
+    of_x = [np.mean([float(a > b) for b in y]) for a in x]
+    of_y = [np.mean([float(a > b) for a in x]) for b in y]
+    deviation = np.sqrt(np.var(of_x, ddof=1) / 4 + np.var(of_y, ddof=1) / 7)
+    values, positive = torch.from_numpy(np.concatenate([y, x])), torch.arange(11) >= 7
+    auc, low, _ = stratified_auc(values, positive, torch.zeros(11, dtype=torch.int64))
+    assert auc == pytest.approx(np.mean(of_x)) and low == pytest.approx(auc - Z95 * deviation)
+
+
 def test_strata_are_compared_within() -> None:
     """Stratum 1 lies ten higher throughout and holds most positives, which must not help."""
     values = torch.tensor([1.0, 3, 0, 2, 11, 13, 15, 10, 12])

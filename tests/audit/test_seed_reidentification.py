@@ -84,6 +84,7 @@ def test_top_five_alone_is_enough() -> None:
     scores[start[:3], start[:3]] = 1.5  # fourth of their row
     found = judge(scores, start, torch.eye(200)[:20], torch.arange(20), films, generator(0, "negative"))
     assert found.statistic["rank_1"]["hits"] == 0 and found.statistic["top_5"]["hits"] == 3
+    assert found.statistic["film_itself"]["hits"] == 0
     assert found.verdict == "fail"
 
 

@@ -7,8 +7,8 @@ stripes and edges that neither kind has: nine sets without text reached 3.3, 406
 a median of 5 to 7 at 32 px and of 9 at 64 px.
 
 Planted are random names, dates and numbers, in fonts other than the searched one, in the colour that stands out from
-the place. What is found of them is what could be read: letters under 7 px can be read by nobody, whatever burned them
-in, and an image without room for four letters of that size is not searched.
+the place. Letters under 7 px are not searched: they hold too few pixels to be told apart, for a reader as for the
+search. An image without room for four letters of that size is not searched at all.
 """
 
 from dataclasses import dataclass

@@ -26,7 +26,6 @@ from medistill.stages.load import load
 from medistill.stages.session import Session
 
 SEEDS = 2
-KEPT = ("name", "verdict", "power", "interval", "statistic", "explanation")
 ARMS = {
     f"real-{step}-{iterations}": ("real", step, iterations) for step in (1, 10, 100, 1000) for iterations in (50, 200)
 } | {"noise-100-200": ("noise", 100, 200), "phantom-100-200": ("phantom", 100, 200)}
@@ -39,10 +38,12 @@ def row(one: Session) -> dict:
     audit(one)
     splits = load(one)
     report, arm = audited(one, splits)[1], evaluated(one, splits)[1]["arms"]["distilled"]
-    checks = {str(check["number"]): {key: check[key] for key in KEPT} for check in report["checks"]}
-    near, start = (checks[number]["statistic"] for number in ("1", "2"))
+    near, start = (next(check for check in report["checks"] if check["number"] == number) for number in (1, 2))
     # without a start film there is none to find
-    leak = {"1": near["fired"] / near["synthetic"], "2": start["rank_1"]["share"] if start else 0.0}
+    named = start["statistic"]["rank_1"]["share"] if start["statistic"] else 0.0
+    leak = {"1": near["statistic"]["fired"] / near["statistic"]["synthetic"], "2": named}
+    told = ("name", "verdict", "power", "interval", "explanation")
+    checks = {str(check["number"]): {key: check[key] for key in told} for check in (near, start)}
     return {"mean": arm["mean"], "interval": arm["interval"], "leak": leak, "checks": checks}
 
 

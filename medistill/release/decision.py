@@ -37,7 +37,7 @@ def decide(audit: Mapping[str, Any], start: str, *, override: str = "", accept: 
 
     A pass needs nobody's word. What is inconclusive, and a check that was not run, needs an acceptance. A check that
     failed needs an override; so does anything but a pass where the start shows patients, for there a leak is the
-    likely case. An override covers what an acceptance covers.
+    likely case (check 0 leaves such a start open, so it always does). An override covers what an acceptance covers.
 
     Args:
         audit: what `medistill.audit.gate.audit_json` returns.
@@ -91,9 +91,9 @@ def _failed(audit: Mapping[str, Any]) -> str:
 
 def _unclear_start(verdict: str, start: str) -> str:
     return (
-        f"audit: verdict {verdict} for a set that started from {start} films, so nothing is released; such a start "
-        "needs a pass: audit with more films of other patients, or start from noise or phantom films (or answer for "
-        'it: --override "name: reason", stored in the release)'
+        f"audit: verdict {verdict} for a set that started from {start} films, so nothing is released; such a start shows "
+        'patients: start from noise or phantom films instead (or answer for it: --override "name: reason", stored in '
+        "the release)"
     )
 
 

@@ -66,6 +66,6 @@ def test_a_failed_check_is_refused_by_name_and_overridden_by_name():
 
 @pytest.mark.parametrize("start", ["real", "class_mean", "unknown"])
 def test_a_start_that_shows_patients_needs_a_pass_or_an_override(start):
-    with pytest.raises(UserError, match=f"from {start} films, so nothing is released; such a start needs a pass"):
+    with pytest.raises(UserError, match=f"from {start} films, so nothing is released; such a start shows patients"):
         decide(audit("inconclusive"), start, accept=WORD)
     assert decide(audit("inconclusive"), start, override=WORD)["override"]

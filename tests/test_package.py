@@ -39,7 +39,7 @@ def test_help_and_the_demo_check_run_from_elsewhere(installed):
     home, folder = installed
     assert "usage: medistill VERB" in run(home / "medistill", "--help", cwd=folder)
     printed = run(home / "medistill", "check", "--config", "configs/phantom.yaml", cwd=folder)
-    assert "train: 288 films of 96 patients (Normal 96, Pneumonia 96, COVID 96)" in printed
+    assert "train: 384 films of 192 patients (Normal 128, Pneumonia 128, COVID 128)" in printed
     assert "check: the cohort is ready" in printed
 
 

@@ -91,8 +91,8 @@ def _failed(audit: Mapping[str, Any]) -> str:
 
 def _unclear_start(verdict: str, start: str) -> str:
     return (
-        f"audit: verdict {verdict} for a set that started from {start} films, so nothing is released; such a start shows "
-        'patients: start from noise or phantom films instead (or answer for it: --override "name: reason", stored in '
+        f"audit: verdict {verdict} for a set that started from {start} films, so nothing is released; such a start "
+        'shows patients: start from noise or phantom films (or answer for it: --override "name: reason", stored in '
         "the release)"
     )
 

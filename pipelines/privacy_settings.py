@@ -99,7 +99,7 @@ STUDIES = {
         experts=noisy(steps=40, rate=0.1, batch=512, clip=3.0, class_weights=[1.0, 0.35]),
         lr={inf: 0.5, 10.0: 1.0, 8.0: 1.0, 3.0: 0.5, 1.0: 0.25},
         distill=CHEST,
-        attacked=(inf, 8.0),
+        attacked=(8.0, inf),
     ),
     "cxr": Study(
         films=privacy_films.cxr,
@@ -109,6 +109,6 @@ STUDIES = {
         experts=noisy(steps=40, rate=0.25, batch=512),
         lr={inf: 0.3, 10.0: 1.0, 8.0: 1.0, 3.0: 0.5, 1.0: 0.3},
         distill=CHEST,
-        attacked=(inf, 8.0),
+        attacked=(8.0, inf),
     ),
 }

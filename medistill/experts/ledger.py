@@ -4,6 +4,7 @@ What stands in it is public: the terms of the guarantee and how often noise was 
 spent, whether or not its run came to an end.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from medistill.config import Experts
 from medistill.errors import UserError
 from medistill.experts.accountant import Mechanism, noise_multiplier, spent
-from medistill.files import read_json, write_json
+from medistill.files import write_json
 
 FILE = "privacy_ledger.json"
 
@@ -170,12 +171,17 @@ class Ledger:
         """The ledger of a folder, begun where there is none, and no other process's until the block ends.
 
         Raises:
-            UserError: another process holds it, or it was begun on other terms.
+            UserError: another process holds it, it was begun on other terms, or it is gone from among its experts.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE
         try:
             with FileLock(path.with_suffix(".lock"), timeout=0):
+                if not path.exists() and any(file.suffix in (".safetensors", ".json") for file in folder.iterdir()):
+                    raise UserError(
+                        f"{folder.name}/{FILE}: is gone, but not what was drawn on its account; put "
+                        "it back, or take all of its epsilon for spent and name another folder in `run`"
+                    )
                 yield cls._again(folder, terms) if path.exists() else cls._begin(path, terms)
         except Timeout as error:
             raise UserError(
@@ -192,9 +198,15 @@ class Ledger:
         path = folder / FILE
         if not path.exists():
             raise UserError(f"{folder.name}/{FILE}: no such file; run `medistill experts` with the same options first")
-        record = read_json(path)
-        entries = [Entry(**entry) for entry in record["entries"]]
-        return cls(path, Terms(**record["terms"]), Noise(**record["noise"]), entries)
+        try:
+            record = json.loads(path.read_text())
+            entries = [Entry(**entry) for entry in record["entries"]]
+            return cls(path, Terms(**record["terms"]), Noise(**record["noise"]), entries)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder.name}/{FILE}: damaged, so nobody knows what is spent, and deleting it would not bring that "
+                "back; put back a copy, or take all of its epsilon for spent and name another folder in `run`"
+            ) from error
 
     def charge(self, entry: Entry) -> None:
         """Write down noise that is about to be drawn; when this returns it is on disk.

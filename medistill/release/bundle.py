@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -122,6 +122,7 @@ def write_release(
     ledger: dict[str, Any] | None = None,
     override: str = "",
     accept: str = "",
+    failed_before: Sequence[str] = (),
 ) -> Path:
     """Write a release: images, config, evaluation, audit, card, preview and SHA256SUMS; return the folder.
 
@@ -135,7 +136,8 @@ def write_release(
             whitened data, or the folder holds something else already.
     """
     refuse_whitened(distilled)
-    decision = decide(audit, distilled.provenance.get("start", "unknown"), override=override, accept=accept)
+    start = distilled.provenance.get("start", "unknown")
+    decision = decide(audit, start, override=override, accept=accept, failed_before=failed_before)
     if ledger is not None:
         audit, evaluation, overview = verdicts_only(audit), WITHHELD_FIGURES, _without_counts(overview)
     audit = audit | {"decision": decision}

@@ -1,6 +1,6 @@
 """Whether an audit lets a set be released, and who answered for it where it does not do so by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,9 @@ class Signed:
         return cls(name, reason)
 
 
-def decide(audit: Mapping[str, Any], start: str, *, override: str = "", accept: str = "") -> dict[str, Any]:
+def decide(
+    audit: Mapping[str, Any], start: str, *, override: str = "", accept: str = "", failed_before: Sequence[str] = ()
+) -> dict[str, Any]:
     """Whether a set from this start may be released.
 
     A pass needs nobody's word. What is inconclusive, and a check that was not run, needs an acceptance. A check that
@@ -44,6 +46,7 @@ def decide(audit: Mapping[str, Any], start: str, *, override: str = "", accept: 
         start: of the distilled set, as in its provenance.
         override: "name: reason" of who releases it nevertheless; "" for nobody.
         accept: "name: reason" of who accepts what is inconclusive; "" for nobody.
+        failed_before: checks that failed in other audits of this set.
 
     Returns:
         {"verdict": str, "failed": [name, ...], "inconclusive": [...], "not_run": [...], "override": {"name", "reason"}
@@ -54,20 +57,20 @@ def decide(audit: Mapping[str, Any], start: str, *, override: str = "", accept: 
     """
     overridden = Signed.parse("release.override", override)
     accepted = Signed.parse("release.accept", accept)
-    failed, open_ = _named(audit, "fail"), _named(audit, "inconclusive")
+    failed, open_ = [*_named(audit, "fail"), *failed_before], _named(audit, "inconclusive")
     not_run = [str(check["name"]) for check in audit.get("not_run", [])]
     verdict = audit["verdict"]
     hard = bool(failed) or verdict == "fail" or (verdict != "pass" and start not in PUBLIC)
     if hard and overridden is None:
-        raise UserError(_failed(audit) if failed else _unclear_start(verdict, start))
-    if verdict != "pass" and overridden is None and accepted is None:
+        raise UserError(_failed(audit, failed_before) if failed else _unclear_start(verdict, start))
+    if not hard and verdict != "pass" and overridden is None and accepted is None:
         raise UserError(_unaccepted(open_, not_run))
     return {
         "verdict": verdict,
         "failed": failed,
         "inconclusive": open_,
         "not_run": not_run,
-        "override": vars(overridden) if overridden and verdict != "pass" else None,
+        "override": vars(overridden) if overridden and (hard or verdict != "pass") else None,
         "accepted": vars(accepted) if accepted and verdict == "inconclusive" and not hard else None,
     }
 
@@ -77,12 +80,12 @@ def _named(audit: Mapping[str, Any], verdict: str) -> list[str]:
     return [str(check["name"]) for check in audit["checks"] if check["verdict"] == verdict]
 
 
-def _failed(audit: Mapping[str, Any]) -> str:
+def _failed(audit: Mapping[str, Any], failed_before: Sequence[str]) -> str:
     reasons = [
         f"{check['name']!r} ({check['explanation'].rstrip('.')})"
         for check in audit["checks"]
         if check["verdict"] == "fail"
-    ]
+    ] + [f"{name!r}, an audit of the same set" for name in failed_before]
     return (
         f"audit: {', '.join(reasons)} failed, so nothing is released; distil again from noise or phantom films instead "
         'of real ones and repeat the audit (or answer for it: --override "name: reason", stored in the release)'

@@ -1,6 +1,5 @@
 """AUDIT: what the distilled set tells about patients; pictures of real films stay in the run's folder."""
 
-import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,9 +10,10 @@ from medistill.audit.gate import audit_json
 from medistill.audit.page import page
 from medistill.audit.table import TABLE, Row
 from medistill.errors import UserError
+from medistill.experts.ledger import FILE as LEDGER
 from medistill.files import read_json, write_json, write_text
 from medistill.stages.distill import distilled
-from medistill.stages.experts import experts_key, trained
+from medistill.stages.experts import place, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.session import Session, Work
 from medistill.stages.start import start_films
@@ -67,7 +67,7 @@ def _once(
     """Run a check and draw its figures, or read what was written when it was run."""
     kept = work.folder / PRIVATE / f"check_{row.number:02d}.json"
     if kept.exists():
-        read = json.loads(kept.read_text())
+        read = read_json(kept)
     else:
         session.say(f"audit: {row.number} {row.name}")
         outcome = row.check(candidate, private)
@@ -108,9 +108,31 @@ def _private(session: Session, splits: Splits, work: Work) -> Private:
 
 
 def ledger_of(session: Session, splits: Splits) -> dict[str, Any] | None:
-    """The privacy ledger of experts in DP mode."""
-    path = session.folder / f"experts-{experts_key(session, splits)[:8]}" / "privacy_ledger.json"
-    return read_json(path) if path.exists() else None
+    """The privacy ledger of experts in DP mode, as their stage left it; None for plain experts.
+
+    Raises:
+        UserError: it is gone, or another one now.
+    """
+    if not session.config.experts.private.on:
+        return None
+    work, _ = place(session, splits)
+    if not (work.done and (work.folder / LEDGER).exists()):
+        raise UserError(
+            f"{work.folder.name}/{LEDGER}: not there, or the experts are not all there, so nothing tells what was "
+            "spent on this set; put the folder back as `medistill experts` left it"
+        )
+    ledger: dict[str, Any] = read_json(work.file(LEDGER))
+    return ledger
+
+
+def failed_before(session: Session, work: Work, made: Work) -> list[str]:
+    """The checks that failed in other audits of this very set, which another audit's silence does not undo."""
+    failed = []
+    for done in sorted(session.folder.glob("audit-*/done.json")):
+        if done.parent != work.folder and read_json(done)["inputs"].get("distilled") == made.key:
+            checks = read_json(done.with_name(FILE))["checks"]
+            failed += [f"{check['name']} ({done.parent.name})" for check in checks if check["verdict"] == "fail"]
+    return failed
 
 
 def _context(session: Session, candidate: Candidate, private: Private) -> dict[str, Any]:
@@ -140,8 +162,10 @@ def audited(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
 
 
 def _work(session: Session, made: Work, splits: Splits) -> Work:
+    ledger = ledger_of(session, splits)
     decides = {
         "distilled": made.key,
+        **({"ledger": ledger} if ledger else {}),
         "audit": asdict(session.config.audit),
         "data": splits.digests,
         "seed": session.config.seed,

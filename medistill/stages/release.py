@@ -1,14 +1,16 @@
 """RELEASE: the folder that is shared, if the audit allows it."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from medistill.files import write_json
+from medistill.files import sha256, write_json
 from medistill.release.bundle import refuse_whitened, write_release
 from medistill.release.decision import decide
 from medistill.release.load import verify
-from medistill.stages.audit import audited, ledger_of
+from medistill.stages.audit import audited, failed_before, ledger_of
+from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
 from medistill.stages.load import SPLITS, load
@@ -30,30 +32,45 @@ def release(session: Session) -> Path:
         "counts": {name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS},
         "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
     }
-    parts = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key}
+    ledger = ledger_of(session, splits)
+    parts: dict[str, Any] = {
+        "distilled": made.key,
+        "evaluate": measured.key,
+        "audit": checked.key,
+        "overview": overview,
+    }
+    if ledger:
+        # the folder's name leaves with it, so it must come from what the guarantee covers
+        public = {key: overview[key] for key in ("name", "citation", "licence")}
+        parts = {"distilled": sha256(made.file(DISTILLED)), "ledger": ledger, "overview": public}
     words = {"override": session.config.release.override, "accept": session.config.release.accept}
-    decision = decide(audit, final.provenance["start"], **words)
+    before = failed_before(session, checked, made)
+    decision = decide(audit, final.provenance["start"], **words, failed_before=before)
     signed = {key: decision[key] for key in ("override", "accepted") if decision[key]}
-    work = session.work("release", {**parts, "overview": overview, **signed})
+    work = session.work("release", {**parts, **signed})
     folder = work.folder
     if folder.exists():
         verify(folder)
         session.say(f"release: written already -> {folder}")
         return folder
+    beside = checked.folder / f"decision-{work.key[:8]}.json"
+    # who answers for it stands in audit.json, as one line
+    config = {key: value for key, value in session.config.to_dict().items() if key != "release"}
     with session.stage(work, {"release": data.name, **signed}, {"distilled": made.key}) as run:
+        write_json(beside, decision)
         write_release(
             folder,
             distilled=final,
-            config_yaml=yaml.safe_dump(session.config.to_dict(), sort_keys=False),
+            config_yaml=yaml.safe_dump(config, sort_keys=False),
             evaluation=evaluation,
             audit=audit,
             overview=overview,
-            ledger=ledger_of(session, splits),
+            ledger=ledger,
+            failed_before=before,
             **words,
         )
-        write_json(checked.folder / "decision.json", decision)
         if run:
-            run.text("decision.json", (checked.folder / "decision.json").read_text())
+            run.text("decision.json", beside.read_text())
             run.text("SHA256SUMS", (folder / "SHA256SUMS").read_text())
     session.say(f"release: -> {folder}")
     return folder

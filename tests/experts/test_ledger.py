@@ -134,3 +134,22 @@ def test_two_processes_cannot_spend_one_budget(tmp_path):
         pass
     with Ledger.open(tmp_path, TERMS):
         pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"entries": [{"what": 3}]}', '{"entries": [], "terms": {}, "noise": {}}'])
+def test_a_damaged_ledger_is_not_begun_anew(tmp_path, text):
+    with Ledger.open(tmp_path, TERMS) as ledger:
+        ledger.charge_steps(0, 0, 10)
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError, match="damaged, so nobody knows what is spent"), Ledger.open(tmp_path, TERMS):
+        pass
+
+
+@pytest.mark.parametrize("left", ["expert_0000.safetensors", "expert_0001.begun.safetensors", "data.json"])
+def test_a_ledger_that_is_gone_is_not_begun_anew(tmp_path, left):
+    with Ledger.open(tmp_path, TERMS) as ledger:
+        ledger.charge_steps(0, 0, 10)
+    (tmp_path / FILE).unlink()
+    (tmp_path / left).write_text("")
+    with pytest.raises(UserError, match="is gone, but not what was drawn"), Ledger.open(tmp_path, TERMS):
+        pass

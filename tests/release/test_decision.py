@@ -64,6 +64,14 @@ def test_a_failed_check_is_refused_by_name_and_overridden_by_name():
     assert decision["override"]["name"] == "Dr. A. Example" and decision["accepted"] is None
 
 
+def test_another_audit_that_failed_counts():
+    found = audit("pass")
+    with pytest.raises(UserError, match=r"'text .audit-1.', an audit of the same set failed, so nothing is released"):
+        decide(found, "noise", accept=WORD, failed_before=["text (audit-1)"])
+    decision = decide(found, "noise", override=WORD, failed_before=["text (audit-1)"])
+    assert decision["failed"] == ["text (audit-1)"] and decision["override"]["name"] == "Dr. A. Example"
+
+
 @pytest.mark.parametrize("start", ["real", "class_mean", "unknown"])
 def test_a_start_that_shows_patients_needs_a_pass_or_an_override(start):
     with pytest.raises(UserError, match=f"from {start} films, so nothing is released; such a start shows patients"):

@@ -120,7 +120,7 @@ def test_what_is_open_is_released_by_name_and_the_name_is_kept(tiny, folder, tab
     signed = {"name": "Dr. A. Example", "reason": "films of phantoms"}
     assert json.loads((released / "audit.json").read_text())["decision"]["accepted"] == signed
     assert "was accepted by Dr. A. Example: films of phantoms" in (released / "README.md").read_text()
-    beside = audited(one, load(one))[0].folder / "decision.json"
+    (beside,) = audited(one, load(one))[0].folder.glob("decision-*.json")
     assert json.loads(beside.read_text())["accepted"] == signed
     assert not Path(released / "summary.md").exists()
 
@@ -134,3 +134,23 @@ def test_a_failed_check_is_overridden_by_name(tiny, folder, table):
     released = release(session(tiny, folder, [], *options, "--release.override", "Dr. B: a drill"))
     decision = json.loads((released / "audit.json").read_text())["decision"]
     assert decision["override"] == {"name": "Dr. B", "reason": "a drill"} and decision["failed"] == ["fake 2"]
+    # another audit of the same set, which found nothing, does not undo this one
+    table[1].verdict = "pass"
+    options = ("--audit.planted", "23", "--release.accept", "Dr. C: again")
+    audit(session(tiny, folder, [], *options))
+    with pytest.raises(UserError, match=r"'fake 2 .audit-\w+.', an audit of the same set failed"):
+        release(session(tiny, folder, [], *options))
+
+
+def test_a_ledger_counts_only_where_the_config_asks_for_one(tiny, folder):
+    """A plain run must not borrow a guarantee, and a run in DP mode must not lose its own."""
+    (experts_folder,) = folder.glob("experts-*")
+    borrowed = experts_folder / "privacy_ledger.json"
+    borrowed.write_text("{}")
+    one = session(tiny, folder, [])
+    assert module.ledger_of(one, load(one)) is None
+    borrowed.unlink()
+    private = ("--experts.private.epsilon", "8", "--experts.private.rows", "5", "--distill.expert_epochs", "1")
+    one = session(tiny, folder, [], *private)
+    with pytest.raises(UserError, match=r"privacy_ledger.json: not there"):
+        module.ledger_of(one, load(one))

@@ -129,7 +129,7 @@ def test_a_whitened_run(whitened, toy, capsys):
     assert distance.amin(1).max() < 1e-3 and distance.amin(1).max() > 0
     assert (final.images - pictures).abs().max() > 0.1
     audit = json.loads(only(folder, "audit-*/audit.json").read_text())
-    assert min(audit["checks"][0]["statistic"]["per_image"]["zncc_16"]) > 0.999
+    assert min(audit["checks"][1]["statistic"]["per_image"]["zncc_16"]) > 0.999
     assert test.images.shape == (40, 3, 16, 16)
 
 
@@ -173,7 +173,8 @@ def test_the_shipped_cifar10_config_shrunk(little_cifar10, tmp_path, capsys, mon
 @pytest.mark.parametrize("zca", ["false", "true"])
 def test_the_shipped_pneumoniamnist_config_shrunk(real_data, tmp_path, capsys, monkeypatch, zca):
     monkeypatch.setenv("MEDISTILL_DATA", str(real_data))
-    told = medistill("run", tmp_path, capsys, config="configs/pneumoniamnist.yaml", data__zca=zca)
+    signed = {"release__accept": "tester: a public benchmark"}
+    told = medistill("run", tmp_path, capsys, config="configs/pneumoniamnist.yaml", data__zca=zca, **signed)
     assert "evaluate: random real" in told and "AUROC pneumonia" in told
     assert bool(list(tmp_path.glob("release-*"))) == (zca == "false")
     final = Distilled.load(only(tmp_path, "distill-*/distilled.safetensors"))

@@ -159,13 +159,14 @@ def _same_patient(known: Recogniser, images: Tensor, films: Tensor, threshold: f
     """The similarities of the pairs of one patient among films (n,) not fitted on, and what they tell of the power."""
     values, own = known.similarities(images[films]), known.groups[films]
     same, different = pairs(values[:, films], own)
-    recognised, patients = _share(same > known.threshold), len(own.unique())
+    # a patient counts once, however many films there are
+    _, patient, weight = pairs(own.expand(len(own), -1), own)[0].unique(return_inverse=True, return_counts=True)
+    recognised, patients = float(((same > known.threshold) / weight[patient]).sum() / len(weight)), len(weight)
     values[torch.arange(len(films)), films] = -1.0
     return same, {
         "patients": patients,
         "pairs": len(same),
         "recognised": recognised,
-        # as if all pairs of a patient were one
         "interval": list(clopper_pearson(round(recognised * patients), patients)),
         "false_positives": _share(different > known.threshold),
         "auroc": float(roc_auc_score([1] * len(same) + [0] * len(different), torch.cat([same, different]))),

@@ -55,7 +55,7 @@ def start(command, folder):
 
 def finish(process, expect=0):
     """Wait for the end and return what was printed: output, and the lines of medistill's own among the errors."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert (process.returncode == 0) == (expect == 0), output + errors
     return output, [line for line in errors.splitlines() if line.startswith("medistill: ")]
 

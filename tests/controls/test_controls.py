@@ -13,7 +13,11 @@ MUST_FAIL = {
     "leaky: cropped, flipped, inverted copies": (1, 2),
     "leaky: real start, hardly moved": (1, 2),
     "leaky: real start, far moved": (2,),
+    "leaky: real start, distilled at a tiny step": (1, 2),
+    "leaky: two films mixed, .7 and .3": (1, 2),
+    "leaky: means of two films": (2,),
     "leaky: one copy among five strangers": (1,),
+    "leaky: one copy among many strangers": (1,),
     "leaky: words": (9,),
 }
 OPEN = {"leaky: copies": (0,), "leaky: real start, far moved": (0,)}
@@ -44,7 +48,13 @@ def test_a_start_from_patients_is_left_to_a_person(every: dict[str, ControlSet],
 
 @pytest.mark.parametrize(
     "name",
-    ["clean: phantoms of strangers", "clean: noise", "clean: smooth noise", "clean: means of strangers"],
+    [
+        "clean: phantoms of strangers",
+        "clean: noise",
+        "clean: noise, distilled",
+        "clean: smooth noise",
+        "clean: means of strangers",
+    ],
 )
 def test_no_leak_is_found_where_there_is_none(every: dict[str, ControlSet], name: str) -> None:
     for number, module in CHECKS.items():

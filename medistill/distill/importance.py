@@ -52,7 +52,7 @@ def wiener(
         variance: v, of each parameter over the span.
 
     Raises:
-        UserError: no layer rises above the noise.
+        UserError: too few parameters stand in layers that rise above the noise for the guard to hold.
     """
     power = torch.zeros(trajectories.size, dtype=torch.float64)
     for expert in range(len(trajectories)):
@@ -61,9 +61,9 @@ def wiener(
             power += (last - first).double().square() / (len(trajectories) * starts)
     means = torch.cat([part.mean().expand(len(part)) for part in power.split(list(layers))])
     weight = torch.where(live, (1 - variance / means).clamp(min=0), 0).float()
-    if not weight.any():
+    if (weight > 0).sum() * CAP**2 <= live.sum():
         raise UserError(
-            "distill.importance is wiener, but no layer of the experts rises above their noise; train with more "
+            "distill.importance is wiener, but too few of the experts' layers rise above their noise; train with more "
             "patients, fewer steps or a larger experts.private.epsilon"
         )
     return project(weight, live)

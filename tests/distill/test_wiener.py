@@ -55,5 +55,5 @@ def test_over_several_rows_signal_and_noise_grow_as_they_do(tmp_path):
 
 def test_noise_alone_is_refused(tmp_path):
     trajectories = walks(tmp_path, [0.0] * len(NET.numel), 0.1)
-    with pytest.raises(UserError, match="no layer of the experts rises above their noise"):
+    with pytest.raises(UserError, match="too few of the experts"):
         importance.wiener(trajectories, NET.numel, LIVE, 5, 1, 0.03)

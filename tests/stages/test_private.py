@@ -109,7 +109,8 @@ def ledger(tmp_path):
     return json.loads(only(tmp_path / "run", "experts-*/privacy_ledger.json").read_text())
 
 
-NEEDS = ("--distill.start", "private_means", "--experts.private.means", "0.1", "--distill.importance", "wiener")
+# wiener has its own tests: on so few steps its layers rise above the noise by chance
+NEEDS = ("--distill.start", "private_means", "--experts.private.means", "0.1", "--distill.importance", "off")
 """The options of a distillation that need most of what the private side writes."""
 
 

@@ -6,14 +6,17 @@ Only the config is imported before a verb is known to be wanted: `--help` must n
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from medistill import __version__, parallel
 from medistill.config import Config
 from medistill.errors import UserError
+from medistill.mistakes import in_words, options, wrong_value
 
 VERBS = {
     "check": "read every film and list all that is wrong, without writing anything",
@@ -43,10 +46,9 @@ class Parser(ArgumentParser):
         cause: BaseException | None = ex
         while cause is not None:
             if isinstance(cause, UserError):
-                message = str(cause)
-                break
+                fail(" ".join(str(cause).split()))
             cause = cause.__cause__ or cause.__context__
-        fail(" ".join(message.split()))
+        fail(in_words(" ".join(message.split()), self.prog))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -91,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     verb = words.pop(0)
     if verb not in VERBS:
-        fail(f"{verb!r} is not a verb; choose one of {', '.join(VERBS)}")
+        near = get_close_matches(verb, VERBS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        fail(f"{verb!r} is not a verb; choose one of {', '.join(VERBS)}{hint}")
     config = configure(verb, words)
     # threads that spin while they wait for one another starve whoever shares the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -116,12 +120,21 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
     """The settings that a verb's arguments and config file make; a mistake in them exits with code 2."""
     made = parser(verb)
     try:
-        chosen = made.instantiate(made.parse_args([_shipped(word) for word in _in_full(arguments)]))
+        parsed = made.parse_args([_shipped(word) for word in _in_full(arguments)])
+        _require_sections(parsed)
+        chosen = made.instantiate(parsed)
         return Config(**{name: chosen[name] for name in Config.__dataclass_fields__})
     except UserError as error:
         fail(str(error))
     except UnicodeDecodeError as error:
         fail(f"--config: the file is not in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
+
+
+def _require_sections(parsed: Namespace) -> None:
+    """Raise a UserError where a single value stands for a whole section, which the parser lets pass."""
+    for name, kind in options():
+        if is_dataclass(kind) and not isinstance(parsed[name], Namespace):
+            raise UserError(wrong_value(name, parsed[name]))
 
 
 def stage(verb: str) -> Callable[[Config], None]:

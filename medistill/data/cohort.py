@@ -18,6 +18,18 @@ KNOWN = "patient_known"  # not a column of the table: it says in a CSV whose ids
 SHOWN = 20  # mistakes of one kind that are spelt out before the rest is only counted
 
 
+class CohortError(UserError):
+    """What is wrong with a table, one line a mistake.
+
+    Attributes:
+        films: the files it names that are there, each once.
+    """
+
+    def __init__(self, mistakes: list[str], films: list[Path]):
+        super().__init__("\n".join(mistakes))
+        self.films = films
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Films with their labels and patients.
@@ -90,7 +102,7 @@ def read_cohort(
         unknown_patients: permit films whose patient is unknown (`patient_id: unknown`, and class folders).
 
     Raises:
-        UserError: one line for each kind of mistake and film.
+        UserError: one line for each kind of mistake and film; a CohortError where a table could be read.
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; check data.cohort")
@@ -102,7 +114,8 @@ def read_cohort(
     cohort = Cohort(table, tuple(classes if classes is not None else found))
     mistakes = _row_mistakes(cohort, names) + _cohort_mistakes(cohort, names, source, unknown_patients)
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        named = dict.fromkeys(path for path in cohort.paths if path.is_file())
+        raise CohortError(mistakes, list(named))
     return cohort
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medistill.data.cohort import Cohort, read_cohort
+from medistill.data.cohort import Cohort, CohortError, read_cohort
 from medistill.data.mask import blank_border
 from medistill.errors import UserError
 from medistill.files import digest_of
@@ -46,9 +46,14 @@ class Films:
         from medistill.data.duplicates import require_distinct
         from medistill.data.split import split_patients
 
-        data, cohort, decoded = self.session.config.data, self.cohort, self._decoded()
+        data = self.session.config.data
+        try:
+            cohort = self.cohort
+        except CohortError as error:
+            raise self._with_bad_files(error) from error
+        decoded = self._decoded(cohort.paths)
         left_out = [decoded.errors[index] for index in sorted(decoded.errors)]
-        notes = self._bad_files(left_out)
+        notes = self._bad_files(left_out, len(cohort))
         good = decoded.good
         kept = cohort.keep(good)
         split = split_patients(
@@ -96,19 +101,19 @@ class Films:
         require_positive(data, cohort.classes)
         return cohort
 
-    def _decoded(self) -> "Decoded":
-        """Every film of the cohort, read in worker processes."""
+    def _decoded(self, paths: list[Path]) -> "Decoded":
+        """These films, read in worker processes."""
         from medistill.data.decode import decode
 
-        data, cohort = self.session.config.data, self.cohort
+        data = self.session.config.data
         workers = data.workers or os.cpu_count() or 1
-        with self.session.bar(len(cohort), "reading films", "film") as bar:
+        with self.session.bar(len(paths), "reading films", "film") as bar:
             return decode(
-                cohort.paths,
+                paths,
                 data.size,
                 modalities=data.modalities,
                 views=data.views,
-                workers=min(workers, max(1, len(cohort) // 8)),
+                workers=min(workers, max(1, len(paths) // 8)),
                 progress=lambda done, total: bar.update(done - bar.n),
             )
 
@@ -121,12 +126,25 @@ class Films:
         folder = self.session.folder / f"phantom-{key}"
         return write_cohort(folder, patients=made.patients, films=made.films, size=made.size, seed=seed)
 
-    def _bad_files(self, lines: list[str]) -> list[str]:
+    def _with_bad_files(self, error: CohortError) -> UserError:
+        """The mistakes of the table and, where bad files are mistakes too, those of the files it names."""
+        if self.session.config.data.on_bad_file == "skip" or not error.films:
+            return error
+        bad = self._decoded(error.films).errors
+        if not bad:
+            return error
+        return UserError("\n".join([str(error), self._told([bad[index] for index in sorted(bad)], len(error.films))]))
+
+    def _bad_files(self, lines: list[str], films: int) -> list[str]:
         """A note on files that cannot be used, or a UserError that lists them, as `data.on_bad_file` says."""
         if not lines:
             return []
-        count = f"{len(lines)} of {len(self.cohort)} files cannot be used"
         if self.session.config.data.on_bad_file == "error":
-            advice = "mend or remove them, or set data.on_bad_file to skip"
-            raise UserError("\n".join([*lines, f"data: {count}; {advice}"]))
-        return [f"{count} and were left out: see {LEFT_OUT}"]
+            raise UserError(self._told(lines, films))
+        return [f"{len(lines)} of {films} files cannot be used and were left out: see {LEFT_OUT}"]
+
+    @staticmethod
+    def _told(lines: list[str], films: int) -> str:
+        """A line for each file that cannot be used, and what to do."""
+        advice = "mend or remove them, or set data.on_bad_file to skip"
+        return "\n".join([*lines, f"data: {len(lines)} of {films} files cannot be used; {advice}"])

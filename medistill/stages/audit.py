@@ -13,12 +13,11 @@ from medistill.audit.table import TABLE, Row
 from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.experts.ledger import FILE as LEDGER
-from medistill.experts.ledger import recorded
 from medistill.files import read_json, write_json, write_text
 from medistill.stages.distill import distilled
-from medistill.stages.experts import place, trained
+from medistill.stages.experts import ledger_of, trained
 from medistill.stages.load import Splits, load
-from medistill.stages.session import ChangedError, Session, Work
+from medistill.stages.session import Session, Work
 from medistill.stages.start import start_films
 
 FILE, PAGE, PRIVATE = "audit.json", "summary.md", "private"
@@ -109,30 +108,6 @@ def _private(session: Session, splits: Splits, work: Work) -> Private:
         folder=work.folder / PRIVATE,
         say=lambda line: session.say(f"audit: {line}"),
     )
-
-
-def ledger_of(session: Session, splits: Splits) -> dict[str, Any] | None:
-    """The privacy ledger of experts in DP mode, as their stage left it; None for plain experts.
-
-    Raises:
-        UserError: it is gone, or another one now.
-    """
-    if not session.config.experts.private.on:
-        return None
-    work, _ = place(session, splits)
-    if not (work.done and (work.folder / LEDGER).exists()):
-        raise UserError(
-            f"{work.folder.name}/{LEDGER}: not there, or the experts are not all there, so nothing tells what was "
-            "spent on this set; put the folder back as `medistill experts` left it"
-        )
-    try:
-        return recorded(work.file(LEDGER).parent)
-    except ChangedError as error:
-        raise UserError(
-            f"{work.folder.name}/{LEDGER}: was changed after the experts were trained, so nobody knows what is spent, "
-            "and deleting it would not bring that back; put back a copy, or take all of its epsilon for spent and name "
-            "another folder in `run`"
-        ) from error
 
 
 def _require_account(session: Session, splits: Splits, made: Work, final: Distilled) -> None:

@@ -22,7 +22,7 @@ from medistill.nets import Architecture, Flat
 from medistill.parallel import PeerLostError
 from medistill.report.plots import curves_figure, distilled_grid
 from medistill.report.weights import weights_figure
-from medistill.stages.experts import constants, experts_key, place, trained
+from medistill.stages.experts import constants, experts_key, ledger_of, place, trained
 from medistill.stages.load import Splits, load
 from medistill.stages.progress import cost
 from medistill.stages.public import Constants
@@ -41,6 +41,7 @@ def distill(session: Session) -> None:
     key = experts_key(session, splits)
     work = _work(session, key)
     if session.done(work):
+        ledger_of(session, splits)
         session.say(f"distill: done already -> {work.folder / FILE}")
         return
     trajectories, settings, threads = trained(session, splits), session.config.distill, torch.get_num_threads()

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from medistill.data.imageset import require_classes
 from medistill.errors import UserError
-from medistill.experts.ledger import Ledger
+from medistill.experts.ledger import FILE as LEDGER
+from medistill.experts.ledger import Ledger, recorded
 from medistill.experts.train import train_experts
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.nets import Architecture
 from medistill.stages.load import Splits, load
 from medistill.stages.public import Constants
-from medistill.stages.session import Session, Work
+from medistill.stages.session import ChangedError, Session, Work
 
 if TYPE_CHECKING:
     from medistill.track import StageRun
@@ -96,9 +97,35 @@ def trained(session: Session, splits: Splits | None) -> Trajectories:
             "run `medistill experts` with the same options first, or `medistill run` for every stage"
         )
     if session.config.experts.private.on:
+        if work.done:
+            ledger_of(session, splits)
         means = [work.folder / MEANS] if session.config.experts.private.means else []
         Ledger.read(work.folder).require_own([*files, *means])
     return Trajectories.open(files)
+
+
+def ledger_of(session: Session, splits: Splits | None) -> dict[str, Any] | None:
+    """The privacy ledger of experts in DP mode, as their stage left it; None for plain experts. It reads no film.
+
+    Raises:
+        UserError: it is gone, or another one now.
+    """
+    if not session.config.experts.private.on:
+        return None
+    work, _ = place(session, splits)
+    if not (work.done and (work.folder / LEDGER).exists()):
+        raise UserError(
+            f"{work.folder.name}/{LEDGER}: not there, or the experts are not all there, so nothing tells what was "
+            "spent on this set; put the folder back as `medistill experts` left it"
+        )
+    try:
+        return recorded(work.file(LEDGER).parent)
+    except ChangedError as error:
+        raise UserError(
+            f"{work.folder.name}/{LEDGER}: was changed after the experts were trained, so nobody knows what is spent, "
+            "and deleting it would not bring that back; put back a copy, or take all of its epsilon for spent and name "
+            "another folder in `run`"
+        ) from error
 
 
 def constants(session: Session, splits: Splits | None) -> Constants:

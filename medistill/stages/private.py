@@ -18,7 +18,7 @@ from medistill.experts.means import noisy_sums, shrink
 from medistill.experts.private import one_film_each, train_private
 from medistill.experts.trajectory import save_trajectory
 from medistill.files import read_json, write_json, write_tensors
-from medistill.stages.experts import CONSTANTS, MEANS, architecture_of, place
+from medistill.stages.experts import CONSTANTS, MEANS, architecture_of, ledger_of, place
 from medistill.stages.load import Splits, cohort_table
 from medistill.stages.public import Constants
 from medistill.stages.session import Session, Work
@@ -33,6 +33,7 @@ def experts_in_dp_mode(session: Session, splits: Splits) -> None:
     _require_same_data(work, splits.train)
     missing = [index for index, file in enumerate(files) if not file.exists()]
     if not missing and work.done:
+        ledger_of(session, splits)
         session.say(f"experts: {len(files)} private trajectories are there already -> {work.folder}")
         return
     settings = session.config.experts

@@ -12,10 +12,11 @@ from medistill.release.bundle import refuse_whitened, write_release
 from medistill.release.decision import decide
 from medistill.release.guarded import WITHHELD_FEW
 from medistill.release.load import verify
-from medistill.stages.audit import audited, failed_before, ledger_of
+from medistill.stages.audit import audited, failed_before
 from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
+from medistill.stages.experts import ledger_of
 from medistill.stages.load import SPLITS, load
 from medistill.stages.session import Session
 

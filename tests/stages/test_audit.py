@@ -14,7 +14,7 @@ from medistill.errors import UserError
 from medistill.stages.audit import audit, audited
 from medistill.stages.distill import distill
 from medistill.stages.evaluate import evaluate
-from medistill.stages.experts import experts
+from medistill.stages.experts import experts, ledger_of
 from medistill.stages.load import load
 from medistill.stages.release import release
 from medistill.stages.session import Session
@@ -148,9 +148,9 @@ def test_a_ledger_counts_only_where_the_config_asks_for_one(tiny, folder):
     borrowed = experts_folder / "privacy_ledger.json"
     borrowed.write_text("{}")
     one = session(tiny, folder, [])
-    assert module.ledger_of(one, load(one)) is None
+    assert ledger_of(one, load(one)) is None
     borrowed.unlink()
     private = ("--experts.private.epsilon", "8", "--experts.private.rows", "5", "--distill.expert_epochs", "1")
     one = session(tiny, folder, [], *private)
     with pytest.raises(UserError, match=r"privacy_ledger.json: not there"):
-        module.ledger_of(one, load(one))
+        ledger_of(one, load(one))

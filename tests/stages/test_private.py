@@ -277,6 +277,33 @@ def test_a_set_is_not_audited_by_another_account(cohort, tmp_path):
         audit(session(cohort())[0])
 
 
+def halved(record):
+    return json.dumps(record | {"entries": record["entries"][:1]})
+
+
+@pytest.mark.parametrize("change", [lambda record: json.dumps(record)[:40], halved], ids=["cut", "halved"])
+def test_a_changed_ledger_stops_every_verb(cohort, tmp_path, change):
+    """Experts and set are there already, and not a word of that over an account that nobody can trust."""
+    one, said = session(cohort())
+    experts(one)
+    distill(one)
+    book = only(tmp_path / "run", "experts-*/privacy_ledger.json")
+    kept = book.read_text()
+    said.clear()
+    book.write_text(change(json.loads(kept)))
+    for verb in (experts, distill, audit):
+        with pytest.raises(UserError, match="was changed after the experts were trained, so nobody knows what is"):
+            verb(one)
+    shutil.rmtree(only(tmp_path / "run", "distill-*"))
+    with pytest.raises(UserError, match="was changed after the experts were trained"):
+        distill(one)
+    assert not said
+    book.write_text(kept)
+    experts(one)
+    distill(one)
+    assert "there already" in said[0]
+
+
 def test_a_second_ledger_on_the_same_patients_is_told(cohort, tmp_path):
     experts(session(cohort())[0])
     spent = ledger(tmp_path)["spent"]["epsilon"]

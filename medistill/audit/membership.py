@@ -50,7 +50,7 @@ def check(candidate: Candidate, private: Private, shadows: Shadows | None = None
     shadows = shadows or run_shadows(private, candidate.ledger)
     final = candidate.distilled
     compiled = {"auto": None, "always": True, "never": False}[private.config.compile]
-    answers = students_on(private, pool, final.images, final.labels, final.lr, ("release",), compiled)
+    answers = students_on(private, pool, final.images, final.labels, final.lr, ("release",), compiled, final.sequence)
     limit, curve = limit_of(candidate.ledger), allowed_curve(candidate.ledger)
     start = private.config.distill.start
     alike = final.provenance.get("start") == start

@@ -17,13 +17,12 @@ from torch import Tensor
 from medistill import augment, seeds, sgd
 from medistill.audit.check import Private
 from medistill.audit.shadow_pool import Pool
-from medistill.config import Distill, Experts
-from medistill.distill.iadd import distill, result
-from medistill.distill.state import State
+from medistill.config import Experts
+from medistill.distill.course import Course
 from medistill.errors import UserError
 from medistill.evaluate.student import Recipe, fit_all, predict
 from medistill.experts.trajectory import Trajectories
-from medistill.kernels import Kernels, soft_cross_entropy
+from medistill.kernels import soft_cross_entropy
 from medistill.nets import Architecture, Flat, flatten
 from medistill.resources import Used
 
@@ -130,6 +129,8 @@ class Shadow:
         images: (M, C, H, W) distilled.
         labels: (M, C) probabilities.
         lr: (1,) the learned step size.
+        sequence: (T, 2) how many images a student learns from first and at which step size, in the order of the steps;
+            no rows where the order does not matter.
     """
 
     answers: Tensor
@@ -137,27 +138,24 @@ class Shadow:
     images: Tensor
     labels: Tensor
     lr: Tensor
+    sequence: Tensor
 
 
 def query_and_distil(
-    kernels: Kernels,
+    net: Flat,
     trajectories: Trajectories,
-    state: State,
-    settings: Distill,
-    seed: int,
+    begin: Callable[[], Course],
     epochs: Sequence[int],
     images: Tensor,
     targets: Tensor,
     stop: threading.Event,
 ) -> Shadow:
-    """One shadow, in a thread of its own: query its experts, then distil them, unless told to stop.
+    """One shadow, in a thread of its own: query its experts, then distil, unless told to stop.
 
     Args:
-        kernels: of this thread alone.
+        net: the experts' network, of this thread alone.
         trajectories: of the shadow's experts.
-        state: with the start images; it is changed in place.
-        settings: of the distillation.
-        seed: of its draws.
+        begin: makes the distillation before its first iteration.
         epochs: at which the experts are queried.
         images: (N, C, H, W) asked about.
         targets: (N, C) one-hot.
@@ -166,13 +164,21 @@ def query_and_distil(
     answers, slopes = [], []
     for expert in range(len(trajectories)):
         rows = [row.to(images) for row in trajectories.rows(expert, *epochs)]
-        answers.append(torch.stack([probabilities_at(kernels.net, row, images) for row in rows]))
-        slopes.append(slope_norms(kernels.net, rows[-1], images, targets))
-    for _ in distill(kernels, trajectories, state, settings, seed):
+        answers.append(torch.stack([probabilities_at(net, row, images) for row in rows]))
+        slopes.append(slope_norms(net, rows[-1], images, targets))
+    course = begin()
+    for _ in course.run():
         if stop.is_set():
             break
-    made, labels, lr = result(state, settings)
-    return Shadow(torch.stack(answers), torch.stack(slopes), made.cpu(), labels.cpu(), torch.tensor([lr]))
+    made = course.made()
+    return Shadow(
+        torch.stack(answers),
+        torch.stack(slopes),
+        made.images.cpu(),
+        made.labels.cpu(),
+        torch.tensor([made.lr]),
+        torch.tensor(made.sequence, dtype=torch.float64).view(-1, 2),
+    )
 
 
 @torch.no_grad()
@@ -207,6 +213,7 @@ def students_on(
     lr: float,
     place: Sequence[str | int],
     compiled: bool | None = None,
+    sequence: Sequence[tuple[int, float]] = (),
 ) -> Tensor:
     """(S, N, C) class probabilities that fresh students trained on a set of images give all films of the pool.
 
@@ -218,11 +225,21 @@ def students_on(
         lr: the students' learning rate.
         place: of their random numbers.
         compiled: whether to use torch.compile; None: where it pays.
+        sequence: of an ordered set, as in `Distilled`.
     """
     count, architecture = private.config.audit.shadows.students, architecture_of(pool, private)
     generators = [seeds.generator(private.config.seed, "audit", *place, number) for number in range(count)]
+    recipe = recipe_of(private)
     fitted = fit_all(
-        images, targets, architecture, lr, recipe_of(private), generators, private.device, compiled=compiled
+        images,
+        targets,
+        architecture,
+        lr,
+        recipe,
+        generators,
+        private.device,
+        compiled=compiled,
+        sequence=sequence,
     )
     answers = {number: predict(student, pool.pixels, private.device) for number, student in fitted}
     return torch.stack([answers[number] for number in range(count)])

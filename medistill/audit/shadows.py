@@ -5,6 +5,7 @@ inference is calibrated on (checks 5 and 6), and what it is tried on. Everything
 stays in the house. It is kept shadow by shadow, so that a killed audit goes on where it was.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -32,11 +33,11 @@ from medistill.audit.shadow_training import (
     train_on_parts,
 )
 from medistill.config import Distill, Experts
-from medistill.distill.iadd import rehearse
-from medistill.distill.state import State
+from medistill.distill.course import Course, Films, Given
+from medistill.distill.methods import METHODS
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.files import digest_of, read_metadata, write_tensors
-from medistill.kernels import ADJOINT_COST, SLOPE_COST, Kernels, earns_compiling
+from medistill.kernels import ADJOINT_COST, SLOPE_COST, earns_compiling
 from medistill.nets import Flat
 from medistill.resources import Used
 
@@ -120,8 +121,8 @@ class _Run:
         """Do what is missing and gather everything."""
         if missing := [k for k in range(self.count) if self._read(f"shadow_{k:03d}") is None]:
             starts = {k: self.pool.start(self.parts[k], self.private, self.settings, k) for k in missing}
-            self._announce(missing, starts[missing[0]])
             self._train(missing)
+            self._announce(missing, starts[missing[0]])
             self._distil(missing, starts)
         shadows = [Shadow(**self._found(f"shadow_{k:03d}")) for k in range(self.count)]
         students, planted = [], []
@@ -131,8 +132,9 @@ class _Run:
             chosen[k, self.pool.patient[films]] = True
             own = (shadow.images, shadow.labels, shadow.lr.item())
             real = (self.pool.pixels[films.to(self.pool.pixels.device)], self.pool.labels[films], lr)
-            students.append(self._students(f"students_{k:03d}", *own, ("shadow", k)))
-            planted.append(self._students(f"planted_{k:03d}", *real, ("planted", k)))
+            order = [(int(n), rate) for n, rate in shadow.sequence.tolist()]
+            students.append(self._students(f"students_{k:03d}", *own, ("shadow", k), order))
+            planted.append(self._students(f"planted_{k:03d}", *real, ("planted", k), []))
         return Shadows(
             pool=self.pool,
             inside=self.inside,
@@ -174,16 +176,12 @@ class _Run:
         """Query these shadows' experts and distil them, side by side; then their parameters may go."""
         epochs = sorted({round(self.experts.rows * (i + 1) / QUERIED) for i in range(QUERIED)} - {0})
         targets = sgd.probabilities(self.pool.labels, len(self.pool.classes), self.pool.pixels)
-        kernels = self._kernels()
-        lenient = replace(self.settings, loss_limit=LENIENT * self.settings.loss_limit)
         jobs = [
             partial(
                 query_and_distil,
-                kernels.for_another_thread(),
-                Trajectories.open([self._expert(k, expert) for expert in range(self.experts.count)]),
-                State.begin(*starts[k], self.net.size, self.settings, kernels.compiled),
-                lenient,
-                seeds.derive(self.config.seed, "audit", "shadows", "distillation", k),
+                copy.deepcopy(self.net),
+                self._trajectories(k),
+                partial(self._course, k, starts[k]),
                 epochs,
                 self.pool.pixels,
                 targets,
@@ -197,12 +195,30 @@ class _Run:
                 self._expert(k, expert).unlink()
             self.private.say(f"{done} of {len(missing)} shadows distilled")
 
-    def _kernels(self) -> Kernels:
-        """Of one distillation."""
+    def _trajectories(self, k: int) -> Trajectories:
+        return Trajectories.open([self._expert(k, expert) for expert in range(self.experts.count)])
+
+    def _course(self, k: int, start: tuple[Tensor, Tensor]) -> Course:
+        """The distillation of a shadow by the run's method, before its first iteration."""
+        method, part = METHODS[self.settings.method], self.parts[k].to(self.pool.pixels.device)
+        films = Films(self.pool.pixels[part], self.pool.labels.to(part.device)[part]) if method.films else None
+        given = Given(
+            *start,
+            self.architecture,
+            seeds.derive(self.config.seed, "audit", "shadows", "distillation", k),
+            self._trajectories(k),
+            films,
+            # the compiling is shared by all
+            compiles=lambda earned: self._compiles_distillation(),
+        )
+        return method.begin(given, replace(self.settings, loss_limit=LENIENT * self.settings.loss_limit))
+
+    def _compiles_distillation(self) -> bool:
+        """Whether to compile what all shadow distillations run."""
         images = self.settings.ipc * len(self.pool.classes)
         batch = min(self.settings.batch or images, images)
         seen = self.count * self.settings.iterations * self.settings.segments * self.settings.inner_steps * batch
-        return Kernels(self.net, self.private.device, batch, self._compiles(seen, SLOPE_COST + ADJOINT_COST))
+        return self._compiles(seen, SLOPE_COST + ADJOINT_COST)
 
     def _compiles(self, images: float, cost: int) -> bool:
         """Whether to compile, as configured or where work on so many images earns it; on a GPU only as configured."""
@@ -215,28 +231,32 @@ class _Run:
         return min(torch.get_num_threads(), jobs) if self.private.device.type == "cpu" else 1
 
     def _announce(self, missing: Sequence[int], start: tuple[Tensor, Tensor]) -> None:
-        """Say what distillations and students will take, from a few steps in one thread."""
-        threads, workers, kernels = torch.get_num_threads(), self._workers(len(missing)), self._kernels()
+        """Say what these distillations will take, from a few steps in one thread, where the method can tell."""
+        threads, workers = torch.get_num_threads(), self._workers(len(missing))
         torch.set_num_threads(max(1, threads // workers))
         try:
-            state = State.begin(*start, self.net.size, self.settings, kernels.compiled)
-            segment = rehearse(kernels, state, self.settings)
+            each = self._course(missing[0], start).rehearse()
         finally:
             torch.set_num_threads(threads)
-        rounds = len(missing) / workers
-        distilling = rounds * segment.seconds * self.settings.iterations * self.settings.segments
-        step = segment.seconds / self.settings.inner_steps * SLOPE_COST / (SLOPE_COST + ADJOINT_COST)
-        learning = rounds * 2 * self.config.audit.shadows.students * self.config.evaluate.steps * step
-        plan = f"{len(missing)} shadow distillations, {_about(Used(distilling))}"
-        self.private.say(f"{plan}; students on them and on planted films, {_about(Used(learning))}")
+        about = f", {_about(Used(len(missing) / workers * each.seconds))}" if each else ""
+        self.private.say(f"{len(missing)} shadow distillations{about}")
 
-    def _students(self, name: str, images: Tensor, targets: Tensor, lr: float, place: tuple[str | int, ...]) -> Tensor:
+    def _students(
+        self,
+        name: str,
+        images: Tensor,
+        targets: Tensor,
+        lr: float,
+        place: tuple[str | int, ...],
+        sequence: Sequence[tuple[int, float]],
+    ) -> Tensor:
         """Answers (S, N, C) of the students on one set."""
         found = self._read(name)
         if found is None:
             recipe, students = recipe_of(self.private), 2 * self.count * self.config.audit.shadows.students
             compiled = self._compiles(recipe.steps * min(recipe.batch, len(images)) * students, SLOPE_COST)
-            found = {"answers": students_on(self.private, self.pool, images, targets, lr, place, compiled)}
+            answers = students_on(self.private, self.pool, images, targets, lr, place, compiled, sequence)
+            found = {"answers": answers}
             write_tensors(self.folder / f"{name}.safetensors", found, {"key": self.key})
         return found["answers"]
 

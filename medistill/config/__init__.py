@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from medistill.config.audit import Audit
 from medistill.config.data import Data, Phantom
-from medistill.config.distill import Distill
+from medistill.config.distill import LOOKS_AT_FILMS, TRAJECTORY, Distill
 from medistill.config.evaluate import Evaluate
 from medistill.config.experts import Experts, Private
 from medistill.config.net import DEPTH, PUBLISHED_WIDTH, Net, misfit, parse_network
@@ -68,14 +68,7 @@ class Config:
     release: Release = field(default_factory=Release)
 
     def __post_init__(self) -> None:
-        last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs
-        rows = "experts.private.rows" if self.experts.private.on else "experts.epochs"
-        require(
-            last <= self.experts.rows,
-            f"distill.max_start_epoch {self.distill.max_start_epoch} with distill.expert_epochs "
-            f"{self.distill.expert_epochs} reaches epoch {last}, beyond the trajectory's last, {rows} "
-            f"{self.experts.rows}; lower one of the first two or train the experts for longer",
-        )
+        self._require_epochs()
         self._require_public()
         wrong = misfit(self.net.name, self.data.size, self.net.width, self.net.depth)
         require(wrong is None, str(wrong))
@@ -86,6 +79,25 @@ class Config:
         most = 4 * (os.cpu_count() or 1)
         require(0 <= self.threads <= most, f"threads is {self.threads}; give 0 to {most} on this machine")
         require(bool(self.run), "run is empty; name the folder of the run")
+
+    def _require_epochs(self) -> None:
+        """The trajectories must reach as far as the epochs that are matched."""
+        if self.distill.method not in TRAJECTORY:
+            return
+        last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs
+        rows = "experts.private.rows" if self.experts.private.on else "experts.epochs"
+        require(
+            last <= self.experts.rows,
+            f"distill.max_start_epoch {self.distill.max_start_epoch} with distill.expert_epochs "
+            f"{self.distill.expert_epochs} reaches epoch {last}, beyond the trajectory's last, {rows} "
+            f"{self.experts.rows}; lower one of the first two or train the experts for longer",
+        )
+        earliest = self.distill.difficulty.min_start_epoch
+        require(
+            earliest < self.distill.max_start_epoch,
+            f"distill.difficulty.min_start_epoch is {earliest}, not below distill.max_start_epoch "
+            f"{self.distill.max_start_epoch}; lower the first or raise the second",
+        )
 
     def _width(self, name: str) -> int:
         """Of a network that is named without one."""
@@ -100,13 +112,18 @@ class Config:
             "the budget and experts.private.epsilon that budget, or choose another start",
         )
         require(
-            self.distill.importance != "wiener" or private.on,
-            "distill.importance is wiener, but plain experts have no noise that is known; choose descend, or give "
-            "experts.private.epsilon",
+            self.distill.importance != "wiener" or (private.on and self.distill.method == "iadd"),
+            "distill.importance is wiener, which belongs to distill.method iadd on private experts, whose noise is "
+            "known; choose descend, or give experts.private.epsilon",
         )
         if not private.on:
             return
         why = f"experts.private.epsilon {private.epsilon:g} covers"
+        require(
+            self.distill.method not in LOOKS_AT_FILMS,
+            f"distill.method is {self.distill.method}, but it reads the patients' films themselves, more than {why}; "
+            "choose iadd or mtt",
+        )
         require(
             not self.data.zca,
             f"data.zca is true, but whitening is a statistic of the patients' films, more than {why}; set it to false",

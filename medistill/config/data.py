@@ -31,16 +31,22 @@ class Data:
     """LOAD: which films, and how they become images.
 
     Attributes:
-        adapter: what the data are: `films` of a hospital, or a public benchmark with its official test split,
-            `cifar10` (the python version's batches) or `medmnist` (a 2D set's .npz).
-        cohort: of films a CSV file, a folder of class folders, or `phantom`; of cifar10 the folder
-            cifar-10-batches-py or its parent, of medmnist the .npz. A relative path is looked up in the
-            current folder, then in the folder that the environment variable MEDISTILL_DATA names.
+        adapter: what the data are: `films` of a hospital; a public benchmark with its official test split, `cifar10`
+            or `cifar100` (the python version's batches), `tiny_imagenet` (val is the test split) or `medmnist` (a 2D
+            set's .npz); or `image_folder`, PNG and JPEG of nobody in particular in train/CLASS, test/CLASS and, if
+            there is one, val/CLASS.
+        cohort: of films a CSV file, a folder of class folders, or `phantom`; of cifar10, cifar100 and tiny_imagenet
+            the folder cifar-10-batches-py, cifar-100-python or tiny-imagenet-200 or its parent, of medmnist the .npz,
+            of an image_folder the folder that holds train/. A relative path is looked up in the current folder, then
+            in the folder that the environment variable MEDISTILL_DATA names.
+        download: fetch the official files of cifar10 or cifar100 through torchvision into the folder that cohort names,
+            where nothing is yet; needs a network.
         name: name of the data set in MLflow, reports and the release.
         columns: our column name -> the CSV's (path, label, patient_id, view, sex, age, site, split).
         classes: class names in order; empty: those of the cohort, sorted (of medmnist the labels' numbers).
         positive: the class whose detection is reported (sensitivity, specificity, AUROC against the rest).
-        size: side of the square image the networks see, pixels; a benchmark's own side.
+        size: side of the square image the networks see, pixels; of a benchmark its own side. Films and the pictures of
+            an image_folder are cut to their centre square and resized.
         zca: whiten the images (ZCA, fitted on the training images) instead of normalising them; 64 pixels at most,
             and a set made so is not released: the whitening tells about the training images.
         mask: share of the side that is made grey along each border of every film, for letters and marks stand there; 0:
@@ -50,8 +56,8 @@ class Data:
         unknown_patients: accept films without a patient id, each counted as a patient of its own.
         on_bad_file: `error` stops and lists every bad file; `skip` leaves them out and counts them.
         val_fraction: share of the films that are not test kept for validation, by patient; both
-            shares are rounded to one part in a whole number (.15 gives a seventh). Of cifar10 this share of
-            each class's training images; unused for medmnist, which has a validation split.
+            shares are rounded to one part in a whole number (.15 gives a seventh). Of a benchmark without a
+            validation split this share of each class's training images; unused where there is one.
         test_fraction: share of all films kept for test, by patient, unless the CSV gives a split.
         near_duplicate: correlation above which `check` lists two films in different splits as near
             duplicates (0 to 1; 1 turns the search off). All pairs are searched: seconds for 1,750 images, hours
@@ -62,8 +68,9 @@ class Data:
         phantom: the embedded cohort.
     """
 
-    adapter: Literal["films", "cifar10", "medmnist"] = "films"
+    adapter: Literal["films", "cifar10", "cifar100", "tiny_imagenet", "medmnist", "image_folder"] = "films"
     cohort: str = "phantom"
+    download: bool = False
     name: str = "phantom"
     columns: dict[str, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
@@ -89,6 +96,10 @@ class Data:
         require(
             self.adapter == "films" or self.cohort != "phantom",
             f"data.adapter is {self.adapter}, but data.cohort names no data; name its folder or file there",
+        )
+        require(
+            not self.download or self.adapter not in ("films", "image_folder"),
+            f"data.download is true, but data.adapter {self.adapter} reads files of your own; set it to false",
         )
         require(
             not self.zca or self.size <= 64,

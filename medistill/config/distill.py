@@ -1,16 +1,36 @@
 """Settings of DISTILL."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
+from medistill.config.difficulty import Difficulty
+from medistill.config.dwa import Dwa
+from medistill.config.mgdd import Mgdd
 from medistill.config.rules import check_augment, require
+from medistill.config.seqmatch import SeqMatch
+from medistill.config.surrogate import Dc, Dm
+
+TRAJECTORY = ("iadd", "mtt", "seqmatch")
+"""Methods that match the experts' trajectories: all plain settings here are theirs, other methods use few of them."""
+
+LOOKS_AT_FILMS = ("seqmatch", "dwa", "mgdd", "dm", "dc", "dsa")
+"""Methods that read the training films themselves, and so nothing for the DP mode."""
+
+SHARED = ("seed", "ipc", "start", "start_scale", "start_smooth", "augment")
+"""Plain settings that every method uses."""
+
+OWN = {"seqmatch": "seqmatch", "dwa": "dwa", "mgdd": "mgdd", "dm": "dm", "dc": "dc", "dsa": "dc"}
+"""A method's own settings."""
 
 
 @dataclass(frozen=True)
 class Distill:
-    """DISTILL: IADD (Li et al. 2024), trajectory matching with importance weights.
+    """DISTILL: by default IADD (Li et al. 2024), trajectory matching with importance weights.
 
     Attributes:
+        method: `iadd`, `mtt` (IADD with every weight 1), `seqmatch`, `dwa`, `mgdd`, `dm`, `dc` or `dsa` (dc with
+            augmentation); docs/methods.md says when to choose which. Settings from `iterations` on that no other
+            method's own settings repeat belong to the trajectory family: iadd, mtt and seqmatch.
         seed: another number gives another distillation from the same films and experts.
         ipc: images per class.
         iterations: distillation iterations; the last one is the result.
@@ -41,9 +61,16 @@ class Distill:
         loss_limit: an iteration whose unweighted loss (mean over its segments) is above this is skipped and counted.
         segments: segments of trajectories matched in each iteration, their gradients averaged; several processes
             share them, so give a multiple of their number.
+        difficulty: difficulty-aligned matching (DATM), off by default.
+        seqmatch: of `seqmatch`.
+        dwa: of `dwa`.
+        mgdd: of `mgdd`.
+        dm: of `dm`.
+        dc: of `dc` and `dsa`.
         checkpoint_minutes: minutes between checkpoints, which is what a kill can cost; 0: one after every iteration.
     """
 
+    method: Literal["iadd", "mtt", "seqmatch", "dwa", "mgdd", "dm", "dc", "dsa"] = "iadd"
     seed: int = 0
     ipc: int = 1
     iterations: int = 300
@@ -69,7 +96,31 @@ class Distill:
     augment: list[str] = field(default_factory=lambda: ["color", "crop", "cutout", "scale", "rotate"])
     loss_limit: float = 5.0
     segments: int = 1
+    difficulty: Difficulty = field(default_factory=Difficulty)
+    seqmatch: SeqMatch = field(default_factory=SeqMatch)
+    dwa: Dwa = field(default_factory=Dwa)
+    mgdd: Mgdd = field(default_factory=Mgdd)
+    dm: Dm = field(default_factory=Dm)
+    dc: Dc = field(default_factory=Dc)
     checkpoint_minutes: float = 5.0
+
+    def decides(self) -> dict[str, Any]:
+        """The settings that decide the result: those of other methods do not, nor what is off.
+
+        `mtt` is `iadd` without weights, and shares its folders.
+        """
+        every = asdict(self)
+        nested = {"difficulty", *OWN.values()}
+        plain = {name: every[name] for name in every if name not in nested | {"method", "checkpoint_minutes"}}
+        if self.method not in TRAJECTORY:
+            plain = {name: plain[name] for name in SHARED}
+        if self.method == "mtt":
+            plain["importance"] = "off"
+        if self.method in TRAJECTORY and self.difficulty.on:
+            plain["difficulty"] = every["difficulty"]
+        if self.method in OWN:
+            plain |= {"method": self.method, "own": every[OWN[self.method]]}
+        return plain
 
     @property
     def learns_weights(self) -> bool:

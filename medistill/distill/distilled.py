@@ -30,6 +30,8 @@ class Distilled:
         augment: the augmentation operations it was distilled with.
         provenance: method, start, iteration and whatever else tells how it was made.
         zca: the whitening of the data it was distilled from.
+        sequence: (n, lr) pairs where the order of the images matters: a student first learns from the first n at that
+            step size, then from the first n of the next pair, and so on; empty: from all at `lr`.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class Distilled:
     augment: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     zca: Zca | None = None
+    sequence: tuple[tuple[int, float], ...] = ()
 
     @property
     def targets(self) -> Tensor:
@@ -56,6 +59,8 @@ class Distilled:
         """Write one safetensors file, atomically."""
         metadata = {name: getattr(self, name) for name in ("lr", "classes", "mean", "std", "augment", "provenance")}
         metadata |= {"architecture": asdict(self.architecture), "format": 1}
+        if self.sequence:
+            metadata["sequence"] = self.sequence
         tensors = {"images": self.images, "labels": self.labels}
         if self.zca is not None:
             metadata["zca"] = self.zca.digest
@@ -70,6 +75,7 @@ class Distilled:
             raise UserError(f"{path.name}: format {version}, this version reads format 1; update medistill")
         for name in ("classes", "mean", "std", "augment"):
             metadata[name] = tuple(metadata[name])
+        metadata["sequence"] = tuple((int(n), float(lr)) for n, lr in metadata.get("sequence", ()))
         metadata["architecture"] = Architecture(**metadata["architecture"])
         tensors: dict[str, Any] = load_file(path)
         if "zca" in metadata:

@@ -5,7 +5,7 @@ The paper's algorithm box. With importance `off`, W stays 1 and it is MTT (Cazen
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from medistill import seeds
 from medistill.config import Distill
 from medistill.distill import importance
+from medistill.distill.course import Share
 from medistill.distill.state import HISTORY, State
 from medistill.distill.unroll import draw_steps, matching_gradient
 from medistill.errors import UserError
@@ -23,21 +24,6 @@ from medistill.nets import Flat
 from medistill.resources import Used, watch
 
 PATIENCE = 25
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which segments of an iteration this process matches, and how it learns of the others'.
-
-    Attributes:
-        first: number of its first segment.
-        every: its next one is that many further on; the number of processes.
-        total: the sum of a tensor over all processes, the same in each.
-    """
-
-    first: int = 0
-    every: int = 1
-    total: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ def mean_gradient(
 
         # draw an expert, a start theta_i and its target theta_{i+K}
         expert = int(torch.randint(len(trajectories), (), generator=generator))
-        i = int(torch.randint(settings.max_start_epoch, (), generator=generator))
+        i = int(torch.randint(*start_epochs(settings, state.iteration), (), generator=generator))
         start, target = (row.to(state.images) for row in trajectories.rows(expert, i, i + settings.expert_epochs))
 
         # train the student for J steps on the synthetic images and match, weighted by W
@@ -142,6 +128,19 @@ def mean_gradient(
         part.view(shape) for part, shape in zip(mean.split(sizes), shapes, strict=True)
     )
     return Gradient(loss, plain, d_alpha, d_images, d_labels, *(d_weight or [torch.zeros_like(state.weight)]))
+
+
+def start_epochs(settings: Distill, iteration: int) -> tuple[int, int]:
+    """The first epoch that a segment may start from, and the first after it that none may.
+
+    The end grows evenly from `difficulty.first_max` to `max_start_epoch` (DATM, Guo et al., ICLR 2024, section 4.2).
+    """
+    chosen, last = settings.difficulty, settings.max_start_epoch
+    if not chosen.first_max:
+        return chosen.min_start_epoch, last
+    first = min(chosen.first_max, last)
+    done = min(1.0, iteration / (chosen.widened_at or settings.iterations))
+    return chosen.min_start_epoch, first + int(done * (last - first))
 
 
 def rehearse(kernels: Kernels, state: State, settings: Distill) -> Used:

@@ -1,14 +1,11 @@
 """The state of a distillation: what a checkpoint holds, so that a resumed run ends with the same bytes."""
 
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from medistill.config import Distill
-from medistill.files import read_metadata, write_tensors
 
 SOFT_START = 0.9
 """Probability of its own class that a learned label starts from; nearer to 1 the softmax hardly moves."""
@@ -79,23 +76,11 @@ class State:
         """Iterations done."""
         return len(self.history)
 
-    def copy(self) -> "State":
-        """This state, untouched by later iterations."""
-        return replace(self, **{f.name: getattr(self, f.name).clone() for f in fields(self)})
-
-    def save(self, path: Path, key: str) -> None:
-        """Write a checkpoint; the key names the settings it belongs to, the threads its rounding."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        write_tensors(path, tensors, {"key": key, "threads": torch.get_num_threads()})
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything in it by name, untouched by later iterations."""
+        return {f.name: getattr(self, f.name).clone() for f in fields(self)}
 
     @classmethod
-    def load(cls, path: Path, key: str, device: torch.device) -> "State | None":
-        """Read a checkpoint and restore its number of threads; None when there is none of this key."""
-        if not path.exists():
-            return None
-        metadata = read_metadata(path)
-        if metadata["key"] != key:
-            return None
-        torch.set_num_threads(metadata["threads"])
-        tensors = {name: tensor if name in ON_CPU else tensor.to(device) for name, tensor in load_file(path).items()}
-        return cls(**tensors)
+    def of(cls, tensors: dict[str, Tensor], device: torch.device) -> "State":
+        """The state that `tensors` told."""
+        return cls(**{name: tensor if name in ON_CPU else tensor.to(device) for name, tensor in tensors.items()})

@@ -54,11 +54,12 @@ def predictions(
     compiled: bool | None = None,
     of: int = 0,
     told: Callable[[Used], None] | None = None,
+    sequence: Sequence[tuple[int, float]] = (),
 ) -> Predictions:
     """Train one student a number on normalised images (N, C, H, W), targets (N, K) or (N,), and ask it.
 
     Arms with the same base seed share each number's initial network, so their differences are paired.
-    `progress`, `compiled`, `of` and `told` are those of `fit_all`.
+    `progress`, `compiled`, `of`, `told` and `sequence` are those of `fit_all`.
 
     Raises:
         UserError: a class without a film in `val` or `test`, or a loss that diverges.
@@ -69,7 +70,7 @@ def predictions(
     found = {name: torch.zeros(len(numbers), len(asked), len(test.classes)) for name, asked in pixels.items()}
     generators = [generator(base_seed, "student", number) for number in numbers]
     for place, student in fit_all(
-        images, targets, architecture, lr, recipe, generators, device, progress, compiled, of, told
+        images, targets, architecture, lr, recipe, generators, device, progress, compiled, of, told, sequence
     ):
         for name, asked in pixels.items():
             found[name][place] = predict(student, asked, device)

@@ -67,6 +67,7 @@ def fit_all(
     compiled: bool | None = None,
     of: int = 0,
     told: Callable[[Used], None] | None = None,
+    sequence: Sequence[tuple[int, float]] = (),
 ) -> Iterator[tuple[int, nn.Module]]:
     """Train a fresh network a generator; yields its number and it, in evaluation mode, as one is done.
 
@@ -85,6 +86,8 @@ def fit_all(
         compiled: whether to use torch.compile; None: where it pays.
         of: networks of the whole run, when other processes train the rest.
         told: told beforehand what all of it will take.
+        sequence: (n, lr) pairs of a set whose order matters, as in `Distilled`: the steps are shared out evenly among
+            them, and the last one's learning rate falls to a tenth after half of its steps; it takes the place of `lr`.
 
     Raises:
         UserError: when training diverges.
@@ -92,7 +95,8 @@ def fit_all(
     images = images.to(device)
     targets = sgd.probabilities(targets.to(device), architecture.classes, images)
     modules = [architecture.build(generator).to(images) for generator in generators]
-    courses = [_course(images, targets, lr, recipe, generator) for generator in generators]
+    sequence = sequence or [(len(images), lr)]
+    courses = [_course(images, targets, sequence, recipe, generator) for generator in generators]
     batch = min(recipe.batch, len(images))
     net = Flat(architecture).to(device, images.dtype)
     starts = [flatten(module) for module in modules]
@@ -110,16 +114,20 @@ def fit_all(
 
 
 def _course(
-    images: Tensor, targets: Tensor, lr: float, recipe: Recipe, generator: torch.Generator
+    images: Tensor, targets: Tensor, sequence: Sequence[tuple[int, float]], recipe: Recipe, generator: torch.Generator
 ) -> Iterator[sgd.Lesson]:
     """The steps of one student, with a report every so often and after the last."""
-    batches = _batches(len(images), recipe.batch, generator)
-    for step in range(1, recipe.steps + 1):
-        index = next(batches).to(images.device)
-        drawn = augment.draw(recipe.augment, len(index), generator)
-        x = augment.apply(images[index], drawn)  # (B, C, H, W)
-        rate = lr if step <= (recipe.steps + 1) // 2 else lr * 0.1
-        yield sgd.Lesson(x, targets[index], rate, report=step % CHECK_EVERY == 0 or step == recipe.steps)
+    ends = [round(recipe.steps * (number + 1) / len(sequence)) for number in range(len(sequence))]
+    step, fall = 0, (recipe.steps + 1) // 2 if len(sequence) == 1 else (ends[-2] + ends[-1] + 1) // 2
+    for (count, lr), end in zip(sequence, ends, strict=True):
+        batches = _batches(count, recipe.batch, generator)
+        while step < end:
+            step += 1
+            index = next(batches).to(images.device)
+            drawn = augment.draw(recipe.augment, len(index), generator)
+            x = augment.apply(images[index], drawn)  # (B, C, H, W)
+            rate = lr if step <= fall else lr * 0.1
+            yield sgd.Lesson(x, targets[index], rate, report=step % CHECK_EVERY == 0 or step == recipe.steps)
 
 
 def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
-from medistill.nets import Architecture
+from medistill.nets import Architecture, Flat
 
 
 def save_trajectory(path: Path, rows: Tensor, architecture: Architecture, **metadata: Any) -> None:
@@ -57,3 +57,10 @@ class Trajectories:
         with safe_open(self.files[expert], framework="pt") as file:
             theta = file.get_slice("theta")
             return [torch.as_tensor(theta[epoch]).clone() for epoch in epochs]
+
+    def answers(self, images: Tensor, expert: int = 0) -> Tensor:
+        """(N, K) the logits that an expert gives images (N, C, H, W) after its last epoch."""
+        net = Flat(self.architecture).to(images.device, images.dtype)
+        theta = self.rows(expert, self.epochs)[0].to(images)
+        with torch.no_grad():
+            return torch.cat([net(theta, part) for part in images.split(256)])

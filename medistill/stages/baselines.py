@@ -57,12 +57,12 @@ def score(session: Session, splits: Splits, final: Distilled, measured: list[Mea
     hard = (final.images, final.targets, final.lr)
     found = {
         "full_hard": known[FULL],
-        "synthetic_hard": ask(session, splits, "distilled, hard labels", *hard, recipe)
+        "synthetic_hard": ask(session, splits, "distilled, hard labels", *hard, recipe, final.sequence)
         if final.labels.amax(1).min() < 1
         else known["distilled"],
         "synthetic": known["distilled"],
         "random": known["random real"],
-        "synthetic_plain": ask(session, splits, "distilled, not augmented", *own, bare),
+        "synthetic_plain": ask(session, splits, "distilled, not augmented", *own, bare, final.sequence),
         "random_plain": ask(session, splits, "random real, not augmented", *real, bare),
     }
     labels = splits.test.labels

@@ -1,23 +1,21 @@
-"""DISTILL: trajectories and a start become a distilled set, with checkpoints on the way."""
+"""DISTILL: what a method needs becomes a distilled set, with checkpoints on the way."""
 
 import math
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from medistill.distill import importance, initial
+from medistill.distill.course import Course, Films, Given, Made, Share, load_checkpoint, save_checkpoint
 from medistill.distill.distilled import Distilled
-from medistill.distill.iadd import Share, kernels_for, rehearse, result
-from medistill.distill.iadd import distill as iterate
-from medistill.distill.state import HISTORY, State
+from medistill.distill.methods import METHODS, Method
 from medistill.errors import UserError
 from medistill.experts.ledger import Ledger
 from medistill.experts.trajectory import Trajectories
-from medistill.files import write_json
-from medistill.kernels import Kernels, earns_compiling
+from medistill.files import write_json, write_tensors
 from medistill.nets import Architecture, Flat
 from medistill.parallel import PeerLostError
 from medistill.report.plots import curves_figure, distilled_grid
@@ -33,71 +31,92 @@ if TYPE_CHECKING:
     from medistill.track import StageRun
 
 FILE, CHECKPOINT, WEIGHTS = "distilled.safetensors", "checkpoint.safetensors", "weights.png"
+LEARNED = "learned.safetensors"
+"""What a method learned beside the images, which stays in the house."""
 
 
 def distill(session: Session) -> None:
-    """`medistill distill`: run IADD, or go on from the last checkpoint. In DP mode no film is opened."""
+    """`medistill distill`: run the method, or go on from the last checkpoint. In DP mode no film is opened."""
+    if session.group.size > 1 and not _method(session).shares:
+        session.say(f"note: {_method(session).title} works in one process; the others wait")
+        session.lead(distill)
+        return
     splits = None if session.config.experts.private.on else load(session)
-    key = experts_key(session, splits)
-    work = _work(session, key)
+    work = _work(session, splits)
     if session.done(work):
         ledger_of(session, splits)
         session.say(f"distill: done already -> {work.folder / FILE}")
         return
-    trajectories, settings, threads = trained(session, splits), session.config.distill, torch.get_num_threads()
+    settings, threads = session.config.distill, torch.get_num_threads()
     known = constants(session, splits)
     params = {"distill": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
-    inputs = {"experts": key} | ({"data": splits.train.digest} if splits else {})
+    inputs = _inputs(session, splits)
     with session.stage(work, params, inputs) as run:
-        state = _begin(session, work, known, splits, trajectories)
-        kernels = kernels_for(trajectories, state, settings)
-        _announce(session, kernels, state)
+        course = _begin(session, work, known, splits)
+        _announce(session, course)
         if run:
-            for number, line in enumerate(state.history.tolist(), start=1):
-                run.metrics(number, dict(zip(HISTORY, line, strict=True)))
-        _iterate(session, work, kernels, trajectories, state, run)
+            for number, line in enumerate(course.history.tolist(), start=1):
+                run.metrics(number, dict(zip(course.columns, line, strict=True)))
+        _iterate(session, work, course, run)
         torch.set_num_threads(threads)
-        files = _write(session, work, state, known, trajectories) if session.group.leads else []
+        made = course.made()
+        files = _write(session, work, course, made, known) if session.group.leads else []
         if run:
-            run.input(known.name, inputs.get("data", key), "training", {"experts": len(trajectories)})
-            for figure in ("curves.png", *([WEIGHTS] if settings.learns_weights else [])):
+            experts = {"experts": session.config.experts.count} if _method(session).experts else {}
+            run.input(known.name, inputs.get("data", inputs.get("experts", "")), "training", experts)
+            for figure in (name for name in ("curves.png", WEIGHTS) if name in files):
                 run.figure(work.folder / figure)
             if settings.start in initial.PUBLIC:
                 run.figure(work.folder / "distilled.png")
     if session.group.leads:
         work.finish(inputs, files)
     session.group.wait()
-    skipped = int(state.history[:, HISTORY.index("skipped")].sum())
-    session.say(
-        f"distill: unweighted loss {state.history[0, 1]:.3f} -> {state.history[-1, 1]:.3f} in {settings.iterations} "
-        f"iterations ({skipped} skipped) -> {work.folder / FILE}"
-    )
-    if settings.importance == "literal" and state.history[-1, HISTORY.index("weight_mean")] < 0.5:
+    session.say(f"distill: {_told(course)} -> {work.folder / FILE}")
+    literal = made.provenance.get("importance") == "literal"
+    if literal and course.history[-1, course.columns.index("weight_mean")] < 0.5:
         session.say(
             "note: the weights W have shrunk below one half on average, as unguarded descent does; the weighted "
             "loss falls by that alone"
         )
 
 
-def _begin(session: Session, work: Work, known: Constants, splits: Splits | None, trajectories: Trajectories) -> State:
-    """The state of the last checkpoint, in every process the same, or the start."""
-    settings, group = session.config.distill, session.group
-    threads = torch.get_num_threads()
-    found = State.load(work.folder / CHECKPOINT, work.key, session.device)
+def _method(session: Session) -> Method:
+    """The method of the config."""
+    return METHODS[session.config.distill.method]
+
+
+def _begin(session: Session, work: Work, known: Constants, splits: Splits | None) -> Course:
+    """The course as the last checkpoint left it, in every process the same, or before its first iteration."""
+    settings, group, threads = session.config.distill, session.group, torch.get_num_threads()
+    course = _method(session).begin(_given(session, known, splits), settings)
+    found = load_checkpoint(work.folder / CHECKPOINT, work.key)
     if found:
-        _reconcile(session, found, threads)
-    done = found.iteration if found else 0
-    if group.numbers([done]) != [done]:
+        course.resume(found)
+        _reconcile(session, course, threads)
+    if group.numbers([course.iteration]) != [course.iteration]:
         raise UserError(f"run: {work.folder} differs between the processes; name a folder that all machines share")
-    if found is None:
-        images, labels = start_images(session, known, splits)
-        seen = settings.iterations * settings.segments * settings.inner_steps * (settings.batch or len(images))
-        compiled = session.compiles(earns_compiling(Flat(trajectories.architecture), seen))
-        state = State.begin(images, labels, trajectories.size, settings, compiled)
-        if settings.importance == "wiener":
-            state.weight = _wiener(session, trajectories).to(state.weight)
-        return state
-    return found
+    return course
+
+
+def _given(session: Session, known: Constants, splits: Splits | None) -> Given:
+    """What the method takes."""
+    method, group, channels = _method(session), session.group, known.shape[0]
+    images, labels = start_images(session, known, splits)
+    trajectories = trained(session, splits) if method.experts else None
+    films = None
+    if method.films and splits is not None:
+        films = Films(splits.train.pixels().to(session.device), splits.train.labels.to(session.device))
+    return Given(
+        images,
+        labels,
+        trajectories.architecture if trajectories else session.architecture(channels, len(known.classes)),
+        distillation_seed(session),
+        trajectories,
+        films,
+        _wiener(session, trajectories) if trajectories and session.config.distill.importance == "wiener" else None,
+        session.compiles,
+        Share(group.rank, group.size, group.total),
+    )
 
 
 def _wiener(session: Session, trajectories: Trajectories) -> Tensor:
@@ -111,7 +130,7 @@ def _wiener(session: Session, trajectories: Trajectories) -> Tensor:
     )
 
 
-def _reconcile(session: Session, found: State, threads: int) -> None:
+def _reconcile(session: Session, course: Course, threads: int) -> None:
     """Let options that were given win over what a checkpoint remembers, and say what that means."""
     remembered = torch.get_num_threads()
     if remembered != threads and (session.config.threads or session.group.size > 1):
@@ -119,23 +138,22 @@ def _reconcile(session: Session, found: State, threads: int) -> None:
         session.say(
             f"note: begun with threads {remembered}, goes on with {threads}: the same to rounding, not in bytes"
         )
-    if found.compiled and session.compiled is False:
-        found.compiled.fill_(False)
+    if course.compiled and session.compiled is False:
+        course.compiled = False
         session.say("note: begun compiled, goes on without: the same to rounding, not in bytes")
 
 
-def _announce(session: Session, kernels: Kernels, state: State) -> None:
+def _announce(session: Session, course: Course) -> None:
     """Say what is about to be done, how long it will take and how much memory."""
     settings, group = session.config.distill, session.group
-    if state.iteration:
-        session.say(f"distill: going on from iteration {state.iteration} of {settings.iterations}")
+    if course.iteration:
+        session.say(f"distill: going on from iteration {course.iteration} of {course.total}")
     if group.leads:
-        segment, left = rehearse(kernels, state, settings), settings.iterations - state.iteration
-        seconds = left * math.ceil(settings.segments / group.size) * segment.seconds
-        how = " compiled" if kernels.compiled else ""
-        session.say(
-            f"distill: {left} iterations of {settings.inner_steps}{how} steps, about {cost(seconds, segment.bytes)}"
-        )
+        used, left = course.rehearse(), course.total - course.iteration
+        compiled = " compiled" if course.compiled else ""
+        how = f" of {settings.inner_steps}{compiled} steps" if _method(session).experts else ""
+        about = f", about {cost(used.seconds, used.bytes)}" if used else ""
+        session.say(f"distill: {left} iterations{how}{about}")
     if settings.segments % group.size:
         session.say(
             f"note: distill.segments is {settings.segments}, which {group.size} processes cannot share evenly; a "
@@ -143,41 +161,33 @@ def _announce(session: Session, kernels: Kernels, state: State) -> None:
         )
 
 
-def _iterate(
-    session: Session,
-    work: Work,
-    kernels: Kernels,
-    trajectories: Trajectories,
-    state: State,
-    run: "StageRun | None",
-) -> None:
+def _iterate(session: Session, work: Work, course: Course, run: "StageRun | None") -> None:
     """Run the iterations that are left, with a checkpoint every few minutes and one when the run is stopped."""
     settings, group = session.config.distill, session.group
-    share = Share(group.rank, group.size, group.total)
     # a signal can fall into the middle of an iteration: what is saved then is the last whole one
-    whole, saved, saved_at = state.copy(), state.iteration, time.monotonic()
+    whole, done, saved, saved_at = course.state(), course.iteration, course.iteration, time.monotonic()
     try:
-        with session.bar(settings.iterations, "distill", "it", state.iteration) as bar:
-            for _ in iterate(kernels, trajectories, state, settings, distillation_seed(session), share):
-                line = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
+        with session.bar(course.total, "distill", "it", course.iteration) as bar:
+            for _ in course.run():
+                line = dict(zip(course.columns, course.history[-1].tolist(), strict=True))
                 bar.update(note=", ".join(f"{k} {v:.3g}" for k, v in line.items() if k != "weight_mean"))
                 if run:
-                    run.metrics(state.iteration, line)
-                whole = state.copy()
+                    run.metrics(course.iteration, line)
+                whole, done = course.state(), course.iteration
                 if group.leads and time.monotonic() - saved_at >= 60 * settings.checkpoint_minutes:
-                    state.save(work.folder / CHECKPOINT, work.key)
-                    saved, saved_at = state.iteration, time.monotonic()
+                    save_checkpoint(work.folder / CHECKPOINT, whole, work.key)
+                    saved, saved_at = done, time.monotonic()
         if group.leads:
-            state.save(work.folder / CHECKPOINT, work.key)
+            save_checkpoint(work.folder / CHECKPOINT, whole, work.key)
     except (KeyboardInterrupt, PeerLostError):
-        if group.leads and whole.iteration > saved:
-            whole.save(work.folder / CHECKPOINT, work.key)
+        if group.leads and done > saved:
+            save_checkpoint(work.folder / CHECKPOINT, whole, work.key)
         raise
 
 
 def distilled(session: Session, splits: Splits | None) -> tuple[Work, Distilled]:
     """The distilled set of this config; it must have been made."""
-    work = _work(session, experts_key(session, splits))
+    work = _work(session, splits)
     if not work.done:
         raise UserError(
             "distill: the distilled set of this config is not there yet; run `medistill distill` with the same "
@@ -186,69 +196,79 @@ def distilled(session: Session, splits: Splits | None) -> tuple[Work, Distilled]
     return work, Distilled.load(work.file(FILE))
 
 
-def _work(session: Session, experts: str) -> Work:
-    settings = asdict(session.config.distill)
-    del settings["checkpoint_minutes"]
-    return session.work(
-        "distill",
-        {
-            "distill": settings,
-            "experts": experts,
-            "count": session.config.experts.count,
-            "seed": session.config.seed,
-        },
-    )
+def _inputs(session: Session, splits: Splits | None) -> dict[str, str]:
+    """The digests of what the method reads."""
+    experts = {"experts": experts_key(session, splits)} if _method(session).experts else {}
+    return experts | ({"data": splits.train.digest} if splits else {})
 
 
-def _write(session: Session, work: Work, state: State, known: Constants, trajectories: Trajectories) -> list[str]:
+def _work(session: Session, splits: Splits | None) -> Work:
+    config, decides = session.config, {"distill": session.config.distill.decides(), "seed": session.config.seed}
+    if _method(session).experts:
+        decides |= {"experts": experts_key(session, splits), "count": config.experts.count}
+    elif splits:
+        decides |= {"data": splits.train.digest, "net": asdict(config.net)}
+    return session.work("distill", decides)
+
+
+def _write(session: Session, work: Work, course: Course, made: Made, known: Constants) -> list[str]:
     """Write the distilled set, its history and pictures, and return the names of the files."""
-    settings = session.config.distill
-    images, labels, alpha = result(state, settings)
-    last = dict(zip(HISTORY, state.history[-1].tolist(), strict=True))
+    settings, method = session.config.distill, _method(session)
     final = Distilled(
-        images=images.cpu(),
-        labels=labels.cpu(),
-        lr=alpha,
+        images=made.images.cpu(),
+        labels=made.labels.cpu(),
+        lr=made.lr,
         classes=known.classes,
         mean=known.mean,
         std=known.std,
         zca=known.zca,
-        architecture=trajectories.architecture,
+        architecture=_architecture(session, known),
         augment=tuple(settings.augment),
+        sequence=made.sequence,
         provenance={
-            "method": "IADD" if settings.learns_weights else "MTT",
-            "importance": settings.importance,
-            **({"granularity": settings.granularity} if settings.learns_weights else {}),
+            "method": METHODS["mtt"].title if made.provenance.get("importance") == "off" else method.title,
             "start": settings.start,
-            "iterations": settings.iterations,
-            "experts": len(trajectories),
-            "weight_share": _finite(last["weight_share"]),
+            "iterations": course.total,
+            "reads": method.reads,
             "selected": "last iteration, fixed beforehand",
+            **{name: _finite(value) for name, value in made.provenance.items()},
             **_guarantee(session),
         },
     )
     final.save(work.folder / FILE)
-    history = {name: column.tolist() for name, column in zip(HISTORY, state.history.T, strict=True)}
-    plain = {name: [_finite(value) for value in values] for name, values in history.items()}
-    write_json(work.folder / "history.json", plain)
-    same = () if settings.learns_weights else ("loss_unweighted",)  # where W is 1
+    history = {name: column.tolist() for name, column in zip(course.columns, course.history.T, strict=True)}
+    write_json(work.folder / "history.json", {name: [_finite(v) for v in values] for name, values in history.items()})
+    same = () if made.weights else ("loss_unweighted",)  # where W is 1
     drawn = {
-        name: line for name, line in history.items() if name == "loss" or (len(set(line)) > 1 and name not in same)
+        name: line
+        for name, line in history.items()
+        if name == course.columns[0] or (len(set(line)) > 1 and name not in same)
     }
     curves_figure(drawn, work.folder / "curves.png")
     distilled_grid(final.pictures().clamp(0, 1), final.targets, final.classes, work.folder / "distilled.png")
     files = [FILE, CHECKPOINT, "history.json", "curves.png", "distilled.png"]
-    if settings.learns_weights:
-        weights_figure(_layers(trajectories.architecture, state.weight.cpu()), work.folder / WEIGHTS)
+    if made.weights:
+        weights_figure(made.weights, work.folder / WEIGHTS)
         files.append(WEIGHTS)
+    if made.also:
+        write_tensors(work.folder / LEARNED, made.also, {})
+        files.append(LEARNED)
     return files
 
 
-def _layers(architecture: Architecture, weight: Tensor) -> dict[str, Tensor]:
-    """W (P,) by parameter tensor, without those that cannot matter."""
-    net = Flat(architecture)
-    dead = net.unflatten(net.dead())
-    return {name: part for name, part in net.unflatten(weight).items() if not dead[name].all()}
+def _architecture(session: Session, known: Constants) -> Architecture:
+    return session.architecture(known.shape[0], len(known.classes))
+
+
+def _told(course: Course) -> str:
+    """Where the loss began and where it ended."""
+    unweighted = "loss_unweighted" in course.columns
+    line = course.history[:, course.columns.index("loss_unweighted") if unweighted else 0].tolist()
+    name = "unweighted loss" if unweighted else course.columns[0].replace("_", " ")
+    skipped = ""
+    if "skipped" in course.columns:
+        skipped = f" ({int(course.history[:, course.columns.index('skipped')].sum())} skipped)"
+    return f"{name} {line[0]:.3f} -> {line[-1]:.3f} in {course.total} iterations{skipped}"
 
 
 def _guarantee(session: Session) -> dict[str, str]:
@@ -263,6 +283,6 @@ def _guarantee(session: Session) -> dict[str, str]:
     }
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: Any) -> Any:
     """A number for JSON, which knows no NaN: a skipped iteration has none."""
-    return value if math.isfinite(value) else None
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,7 +44,7 @@ def evaluate(session: Session) -> None:
     tags = {"data": splits.test.digest, "distilled": made.key}
     figures = [*FIGURES, COMPARISONS] if settings.baselines else FIGURES
     with session.stage(work, params, tags) as run:
-        measured = [measure(session, splits, "distilled", final.images, final.labels, final.lr)]
+        measured = [measure(session, splits, "distilled", final.images, final.labels, final.lr, final.sequence)]
         if settings.baselines:
             measured += baselines(session, splits)
         arms = [one.arm for one in measured]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medistill import seeds
 from medistill.distill import initial
-from medistill.stages.experts import MEANS, place
+from medistill.stages.experts import MEANS, place, trained
 from medistill.stages.load import Splits
 from medistill.stages.public import Constants
 from medistill.stages.session import Session
@@ -53,7 +53,10 @@ def start_films(session: Session, splits: Splits) -> Tensor:
     """(M,) int64: the training film that each synthetic image of a real start begins as."""
     settings, train = session.config.distill, splits.train
     generator = seeds.generator(distillation_seed(session), "start")
-    return initial.real(train.labels, train.groups, train.classes, settings.ipc, generator)
+    if not settings.difficulty.correct:
+        return initial.real(train.labels, train.groups, train.classes, settings.ipc, generator)
+    right = torch.nonzero(trained(session, splits).answers(train.pixels()).argmax(1) == train.labels).flatten()
+    return right[initial.real(train.labels[right], train.groups[right], train.classes, settings.ipc, generator)]
 
 
 def _phantoms(session: Session, classes: tuple[str, ...]) -> Tensor:

@@ -1,7 +1,9 @@
 """Students of one arm: trained, asked about the films of validation and test, and measured."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +17,18 @@ from medistill.stages.load import Splits
 from medistill.stages.session import Session
 
 
-def measure(session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float) -> Measured:
+def measure(
+    session: Session,
+    splits: Splits,
+    name: str,
+    images: Tensor,
+    targets: Tensor,
+    lr: float,
+    sequence: Sequence[tuple[int, float]] = (),
+) -> Measured:
     """Train and measure the students of one arm."""
     config, recipe = session.config, recipe_of(session)
-    found = ask(session, splits, name, images, targets, lr, recipe)
+    found = ask(session, splits, name, images, targets, lr, recipe, sequence)
     arm = measured_arm(
         name,
         len(images),
@@ -48,11 +58,18 @@ def recipe_of(session: Session) -> Recipe:
 
 
 def ask(
-    session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float, recipe: Recipe
+    session: Session,
+    splits: Splits,
+    name: str,
+    images: Tensor,
+    targets: Tensor,
+    lr: float,
+    recipe: Recipe,
+    sequence: Sequence[tuple[int, float]] = (),
 ) -> Predictions:
     """What the students of one arm answer; kept in a file of its own, so that studies share baselines."""
     group = session.group
-    decides = {
+    decides: dict[str, Any] = {
         "images": _digest(images),
         "targets": _digest(targets),
         "lr": lr,
@@ -62,10 +79,12 @@ def ask(
         "data": splits.digests,
         "seed": session.config.seed,
     }
+    if sequence:
+        decides["sequence"] = list(sequence)
     key = session.work("arm", decides).key
     file = session.folder / "arms" / f"{name.replace(' ', '_')}-{key[:8]}.safetensors"
     if not group.numbers([file.exists()] if group.leads else [])[0]:
-        found = _predictions(session, splits, name, images, targets, lr, recipe)
+        found = _predictions(session, splits, name, images, targets, lr, recipe, sequence)
         if group.leads:
             found.save(file)
         group.wait()
@@ -73,7 +92,14 @@ def ask(
 
 
 def _predictions(
-    session: Session, splits: Splits, name: str, images: Tensor, targets: Tensor, lr: float, recipe: Recipe
+    session: Session,
+    splits: Splits,
+    name: str,
+    images: Tensor,
+    targets: Tensor,
+    lr: float,
+    recipe: Recipe,
+    sequence: Sequence[tuple[int, float]],
 ) -> Predictions:
     """Every student's answers; processes take turns at the seeds."""
     group, count, seed = session.group, session.config.evaluate.seeds, session.config.seed
@@ -95,6 +121,7 @@ def _predictions(
             session.compiled,
             count,
             told,
+            sequence,
         )
     # a student of another process stays 0 here, so that the sum over the processes holds all of them
     val, test = (torch.zeros(count, *part.shape[1:]) for part in (found.val, found.test))

@@ -226,7 +226,7 @@ def test_shadows_hold_what_their_networks_answer(made: tuple[Path, shadows.Shado
     torch.testing.assert_close(found.students[5], students)
     planted = pool.planted(part, 1, CONFIG.seed, 5)
     assert torch.nonzero(found.planted[5]).flatten().tolist() == sorted(pool.patient[planted].tolist())
-    assert said[0].startswith("16 shadow distillations, about") and said[1].startswith("16 experts of shadows, about")
+    assert said[0].startswith("16 experts of shadows, about") and said[1].startswith("16 shadow distillations, about")
     assert said[-1] == "16 of 16 shadows distilled"
 
 

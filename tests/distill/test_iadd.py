@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from medistill import augment, seeds
 from medistill.config import Distill
 from medistill.distill import initial
+from medistill.distill.course import load_checkpoint, save_checkpoint
 from medistill.distill.iadd import PATIENCE, distill, kernels_for, rehearse, result
 from medistill.distill.importance import groups
 from medistill.distill.state import State
@@ -122,6 +123,10 @@ def test_parameters_of_a_group_share_their_weight(trajectories, importance, gran
         assert (moved * back).sum() < -0.5 * moved.norm() * back.norm()
 
 
+def loaded(path):
+    return State.of(load_checkpoint(path, "key"), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     "change",
     [{}, {"soft_labels": True, "ema": 0.9, "lr_decay": "cosine", "batch": 4}],
@@ -134,13 +139,13 @@ def test_resumed_after_a_stop_it_ends_with_the_same_bytes(trajectories, tmp_path
     for _ in distill(kernels_for(trajectories, state, settings), trajectories, state, settings, seed=3):
         if state.iteration == 7:
             break
-    state.save(tmp_path / "checkpoint.safetensors", "key")
-    assert State.load(tmp_path / "checkpoint.safetensors", "another", torch.device("cpu")) is None
-    resumed = State.load(tmp_path / "checkpoint.safetensors", "key", torch.device("cpu"))
+    save_checkpoint(tmp_path / "checkpoint.safetensors", state.tensors(), "key")
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors", "another") is None
+    resumed = loaded(tmp_path / "checkpoint.safetensors")
     for _ in distill(kernels_for(trajectories, resumed, settings), trajectories, resumed, settings, seed=3):
         pass
-    whole.save(tmp_path / "whole.safetensors", "key")
-    resumed.save(tmp_path / "resumed.safetensors", "key")
+    save_checkpoint(tmp_path / "whole.safetensors", whole.tensors(), "key")
+    save_checkpoint(tmp_path / "resumed.safetensors", resumed.tensors(), "key")
     assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "resumed.safetensors").read_bytes()
 
 
@@ -165,8 +170,8 @@ def test_compiled_it_follows_the_eager_run_and_resumes_with_the_same_bytes(traje
     whole = go_on(begin_compiled(), settings.iterations)
     assert whole.compiled and not eager.compiled
     torch.testing.assert_close(whole.images, eager.images, rtol=1e-9, atol=1e-9)
-    go_on(begin_compiled(), 7).save(tmp_path / "checkpoint.safetensors", "key")
-    resumed = State.load(tmp_path / "checkpoint.safetensors", "key", torch.device("cpu"))
+    save_checkpoint(tmp_path / "checkpoint.safetensors", go_on(begin_compiled(), 7).tensors(), "key")
+    resumed = loaded(tmp_path / "checkpoint.safetensors")
     assert resumed.compiled
     assert go_on(resumed, settings.iterations).images.equal(whole.images)
 
@@ -184,9 +189,9 @@ def test_the_rehearsal_counts_the_inner_steps_and_the_stored_parameters(trajecto
 
 def test_threads_are_restored_from_the_checkpoint(trajectories, tmp_path):
     torch.set_num_threads(2)
-    begin(trajectories, Distill(**SETTINGS)).save(tmp_path / "c.safetensors", "key")
+    save_checkpoint(tmp_path / "c.safetensors", begin(trajectories, Distill(**SETTINGS)).tensors(), "key")
     torch.set_num_threads(1)
-    State.load(tmp_path / "c.safetensors", "key", torch.device("cpu"))
+    load_checkpoint(tmp_path / "c.safetensors", "key")
     assert torch.get_num_threads() == 2
 
 

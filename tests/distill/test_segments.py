@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from medistill import seeds
 from medistill.config import Distill
 from medistill.distill import importance, initial
-from medistill.distill.iadd import Share, distill, kernels_for
+from medistill.distill.course import Share
+from medistill.distill.iadd import distill, kernels_for
 from medistill.distill.state import State
 from medistill.distill.unroll import draw_steps, matching_gradient
 from medistill.kernels import Kernels

@@ -10,6 +10,7 @@ from medistill import kernels
 from medistill.cli import configure
 from medistill.distill import iadd
 from medistill.distill.state import State
+from medistill.stages import distill as stage
 from medistill.stages.distill import distill
 from medistill.stages.experts import experts
 from medistill.stages.session import Session
@@ -32,13 +33,13 @@ def session(tiny, folder, *more):
 @pytest.fixture
 def saved(monkeypatch):
     """The iterations at which a checkpoint was written."""
-    saved, save = [], State.save
+    saved, save = [], stage.save_checkpoint
 
-    def counted(state, path, key):
-        saved.append(state.iteration)
-        save(state, path, key)
+    def counted(path, state, key):
+        saved.append(len(state["history"]))
+        save(path, state, key)
 
-    monkeypatch.setattr(State, "save", counted)
+    monkeypatch.setattr(stage, "save_checkpoint", counted)
     return saved
 
 

@@ -6,13 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 
 import medistill
 from medistill.audit.page import SIGN
 from medistill.audit.table import TABLE
+from medistill.data.imageset import ImageSet
 from medistill.distill import initial
 from medistill.distill.distilled import Distilled
+from medistill.evaluate.small_cells import withheld
 from medistill.files import read_json, write_text
 from medistill.release.bundle import redact
 from medistill.report.forest import forest_figure
@@ -78,6 +82,7 @@ def write_report(session: Session) -> Path:
             private=session.config.experts.private.on,
             citation=session.config.data.citation,
             licence=session.config.data.licence,
+            few=few(splits.test),
         )
         write_text(path, render(content))
         if run:
@@ -85,6 +90,13 @@ def write_report(session: Session) -> Path:
     work.finish(tags, [FILE, *([FOREST] if "forest" in figures else [])])
     session.say(f"report: -> {path}")
     return path
+
+
+def few(test: ImageSet) -> tuple[str, ...]:
+    """The classes of few test patients, with those whose count would give theirs away."""
+    everyone = test.groups.unique()
+    present = [[torch.isin(everyone, test.groups[test.labels == k]).numpy()] for k in range(len(test.classes))]
+    return tuple(test.classes[row] for row in sorted(withheld(np.array(present))))
 
 
 def _unit(session: Session) -> str:

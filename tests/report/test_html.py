@@ -267,11 +267,41 @@ def test_in_dp_mode_the_page_says_on_top_that_it_stays(content):
 
 def test_few_patients_are_not_counted(tree, page):
     """Seven of the holdout, four in a control, two in a group: no such number is told, not even in attributes."""
-    assert "fewer than ten other patients" in " ".join(section(tree, "privacy").text().split())
+    assert "compared with films of fewer than ten other patients" in " ".join(section(tree, "privacy").text().split())
+    assert "holdout_films" not in page
     assert "patients: fewer than ten" in page.replace('<span class="none">', "")
     assert "holdout_patients" not in page and "negative_control/patients" not in page
     groups = " ".join(section(tree, "subgroups").text().split())
     assert "withheld: fewer than 10 patients here or in a group" in groups
+
+
+def few_positives(content, positive, negative):
+    """The same classifier of so many test patients with and without the positive class."""
+    found = json.loads(json.dumps(content.evaluation))
+    one = found["arms"]["distilled"]["classifier"]
+    one["positive_patients"], one["positive_films"] = positive, 3 * positive
+    for name, patients in {"sensitivity": positive, "specificity": negative, "ppv": 50, "npv": 50}.items():
+        one["operating_point"][name]["patients"] = patients
+    return replace(content, evaluation=found, few=CLASSES[:2])
+
+
+@pytest.mark.parametrize(("positive", "negative"), [(3, 57), (57, 3)])
+def test_films_of_few_patients_are_not_counted(content, positive, negative):
+    """Neither they nor their complement, from which they could be computed; the third class may be counted."""
+    text = render(few_positives(content, positive, negative))
+    clinical = " ".join(section(Reader(text).root, "clinical").text().split())
+    assert "How many of them are with covid is withheld" in clinical and clinical.count("withheld") == 5
+    assert not any(
+        name in text for name in ("positive_films", "positive_patients", "/hits", "confusion/0", "confusion/1")
+    )
+    assert text.count("/confusion/2") == 3 and "withheld: fewer than ten patients here or in a class" in text
+
+
+def test_counts_of_many_patients_are_shown(content):
+    text = render(replace(few_positives(content, 30, 30), few=()))
+    clinical = " ".join(section(Reader(text).root, "clinical").text().split())
+    assert "90 films of 30 patients are with covid." in clinical and "withheld" not in clinical
+    assert text.count("/hits") == 4 and text.count("/confusion/") == 9
 
 
 def test_limits_come_from_what_was_measured(content, tree):

@@ -2,17 +2,20 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from medistill.cli import configure
+from medistill.data.imageset import ImageSet
 from medistill.errors import UserError
 from medistill.files import read_json, sha256
 from medistill.stages.audit import audit
 from medistill.stages.distill import distill
 from medistill.stages.evaluate import evaluate
 from medistill.stages.experts import experts
-from medistill.stages.report import write_report
+from medistill.stages.report import few, write_report
 from medistill.stages.session import Session
 
 FAST = ("--track", "false", "--evaluate.steps", "2", "--distill.iterations", "2", "--audit.planted", "20")
@@ -51,6 +54,16 @@ def test_the_page_quotes_its_run_and_names_no_patient(tiny, folder):
     assert write_report(session) == path and said[-1] == f"report: done already -> {path}"
     (path.parent / "done.json").unlink()
     assert write_report(session).read_bytes() == before
+
+
+def test_classes_of_few_patients_are_named():
+    """Of three classes one has 2 test patients: the smaller of the others is withheld with it."""
+    labels = torch.tensor([0] * 24 + [1] * 4 + [2] * 40)
+    groups = torch.arange(len(labels)) // 2
+    images = torch.zeros(len(labels), 1, 16, 16)
+    test = ImageSet(images, labels, groups, ("a", "b", "c"), "toy", "test", (0.5,), (0.2,))
+    assert few(test) == ("a", "b")
+    assert few(replace(test, groups=torch.arange(len(labels)), labels=torch.arange(len(labels)) % 3)) == ()
 
 
 def test_a_changed_name_is_a_page_of_its_own(tiny, folder):

@@ -29,6 +29,7 @@ class Content:
         private: made in DP mode, so that what is measured on patients is outside epsilon.
         citation: of the data.
         licence: of the data.
+        few: classes of few test patients, with those that would give them away; no test film of theirs is counted.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Content:
     private: bool = False
     citation: str = ""
     licence: str = ""
+    few: Sequence[str] = ()
     check_figures: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from medistill.report.html.words import SKIPPED, word
 
+Place = tuple[Any, ...]
+
 # A number of patients below this may point at one of them, so it is not printed.
 SMALL = 10
 
@@ -83,9 +85,23 @@ class Numbers:
     def patients(self, *parts: Any) -> Markup:
         """A number of patients; a small one is not told."""
         value = self.value(*parts)
-        if value is not None and 0 < value < SMALL:
+        if few(value):
             return Markup('<span class="none">fewer than ten</span>')
         return self.number(*parts, kind="count")
+
+    def films(self, place: Place, patients: Place, unit: str, kind: str = "") -> Markup:
+        """`360 films of 60 patients`; of few patients neither number is told, for films stand for patients.
+
+        Args:
+            place: of the number of films.
+            patients: of the number of patients.
+            unit: what a film is called, in the plural.
+            kind: a word before `patients`, such as `other`.
+        """
+        who = f"{kind} patients" if kind else "patients"
+        if few(self.value(*patients)):
+            return Markup("{} of {} {}").format(unit, self.patients(*patients), who)
+        return Markup("{} {} of {} {}").format(self.number(*place, kind="count"), unit, self.patients(*patients), who)
 
     def interval(self, *parts: Any, kind: str = "three") -> Markup:
         """The interval at a place, a pair or an object with `low` and `high`."""
@@ -129,6 +145,11 @@ class Numbers:
         if isinstance(value, int):
             return self.patients(*place) if "patients" in str(place[-1]) else self.number(*place, kind="count")
         return self.number(*place, kind="significant")
+
+
+def few(patients: int | None) -> bool:
+    """Whether a number of patients may point at one of them; none does not."""
+    return patients is not None and 0 < patients < SMALL
 
 
 def pointer(*parts: Any) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from medistill.report.html import sentences
 from medistill.report.html.content import Content
 from medistill.report.html.limits import limits
-from medistill.report.html.numbers import Numbers
+from medistill.report.html.numbers import Numbers, few
 from medistill.report.html.pictures import data_uri, size
 from medistill.report.html.words import METRICS, SCORES, word
 
@@ -37,6 +37,8 @@ def render(content: Content) -> str:
         limits=limits(content, numbers),
         number=numbers.number,
         patients=numbers.patients,
+        films=numbers.films,
+        few=few,
         interval=numbers.interval,
         text=numbers.text,
         facts=numbers.facts,

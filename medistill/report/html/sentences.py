@@ -33,12 +33,8 @@ def summary(content: Content, numbers: Numbers) -> list[Markup]:
 
 def _made(content: Content, numbers: Numbers) -> Markup:
     start = str(content.audit["context"]["start"])
-    return Markup(
-        "From {} {} of {} patients in the data set {}, {} synthetic images were distilled; they started from {}."
-    ).format(
-        numbers.number("audit", "context", "training_films", kind="count"),
-        content.unit,
-        numbers.patients("audit", "context", "training_patients"),
+    return Markup("From {} in the data set {}, {} synthetic images were distilled; they started from {}.").format(
+        numbers.films(("audit", "context", "training_films"), ("audit", "context", "training_patients"), content.unit),
         content.name,
         numbers.number("audit", "context", "synthetic", kind="count"),
         STARTS.get(start, start).format(unit=content.unit),
@@ -65,13 +61,11 @@ def _worth(content: Content, numbers: Numbers) -> Markup:
         if arm in content.evaluation["arms"]
     ]
     return Markup(
-        "A classifier trained on them alone reaches a balanced accuracy of {} on {} {} of {} other patients{} "
+        "A classifier trained on them alone reaches a balanced accuracy of {} on {}{} "
         "({} intervals over patients in brackets)."
     ).format(
         _reached(numbers, "distilled"),
-        numbers.number("evaluation", "test_films", kind="count"),
-        content.unit,
-        numbers.patients("evaluation", "test_patients"),
+        numbers.films(("evaluation", "test_films"), ("evaluation", "test_patients"), content.unit, "other"),
         Markup("; trained as long on real films instead, it reaches {}").format(joined(rest)) if rest else "",
         numbers.number("evaluation", "arms", "distilled", "classifier", "level", kind="percent"),
     )

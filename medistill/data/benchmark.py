@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,11 @@ from numpy.typing import NDArray
 
 from medistill import seeds
 from medistill.errors import UserError
+
+NOT_OFFICIAL = "not the official files (a subset or another copy): figures are not comparable with published tables"
+
+_PACKED = (".tar", ".tar.gz", ".tgz", ".zip")
+_SHOWN = 20  # mistakes that are spelt out before the rest is only counted
 
 
 @dataclass(frozen=True)
@@ -62,3 +68,17 @@ def with_validation(benchmark: Benchmark, fraction: float, seed: int) -> NDArray
                 + (", or change data.val_fraction" if name != "test" else "")
             )
     return split
+
+
+def packed(place: Path) -> Path | None:
+    """An archive that lies where an unpacked folder belongs: `place` itself, or the first one in it."""
+    near = sorted(place.iterdir()) if place.is_dir() else [place]
+    return next((path for path in near if path.is_file() and path.name.lower().endswith(_PACKED)), None)
+
+
+def require_none(mistakes: Sequence[str], advice: str) -> None:
+    """Raise a UserError that lists mistakes, a line each, the first twenty spelt out, and ends with the advice."""
+    if mistakes:
+        more = len(mistakes) - _SHOWN
+        rest = [f"... and {more} more"] if more > 0 else []
+        raise UserError("\n".join([*mistakes[:_SHOWN], *rest, advice]))

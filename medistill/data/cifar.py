@@ -1,187 +1,193 @@
-"""CIFAR-10 in its official layout of pickled batches (Krizhevsky 2009).
-
-A pickle can run any code, so these are read by an unpickler that builds bytes, numbers, lists, dicts and stand-ins
-for numpy's arrays, and refuses whatever else a file asks for; numpy itself never sees a file's state.
-"""
+"""CIFAR-10 and CIFAR-100 in their official layouts of pickled batches (Krizhevsky 2009)."""
 
 import hashlib
-import math
-import pickle
 from collections.abc import Sequence
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medistill.data.benchmark import Benchmark
+from medistill.data.benchmark import NOT_OFFICIAL, Benchmark, packed
+from medistill.data.pickled import RefusedError, byte_array, unpickle
 from medistill.errors import UserError
 
-FOLDER = "cifar-10-batches-py"
-META = "batches.meta"
-TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-TEST = "test_batch"
-SIDE, CLASSES = 32, 10
-LARGEST = 64 * 2**20  # bytes; an official batch has 31 million
-
-# Statistics of the training images, which are public; published figures are made with them.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-
-NOT_OFFICIAL = "not the official files (a subset or another copy): figures are not comparable with published tables"
-_AGAIN = "fetch the official python version of CIFAR-10 again"
+SIDE = 32
 
 
-def files(source: Path) -> list[Path]:
-    """The seven files of the official layout in a folder `cifar-10-batches-py` or its parent.
+@dataclass(frozen=True)
+class Layout:
+    """What tells the two sets apart.
+
+    Attributes:
+        title: the set's name in messages.
+        torchvision: the name of torchvision's class, which lists the official checksums.
+        folder: the folder that the official archive unpacks to.
+        meta: the file of class names.
+        names: the key of the class names in it.
+        train: the files of the training images.
+        test: the file of the test images.
+        labels: the key of the labels in these.
+        classes: how many classes there are.
+        largest: bytes that no official file reaches.
+        mean: statistics of the official training images, which are public; published figures are made with them.
+        std: likewise.
+    """
+
+    title: str
+    torchvision: str
+    folder: str
+    meta: str
+    names: bytes
+    train: tuple[str, ...]
+    test: str
+    labels: bytes
+    classes: int
+    largest: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def again(self) -> str:
+        """What to do about a damaged file."""
+        return f"fetch the official python version of {self.title} again"
+
+
+CIFAR10 = Layout(
+    title="CIFAR-10",
+    torchvision="CIFAR10",
+    folder="cifar-10-batches-py",
+    meta="batches.meta",
+    names=b"label_names",
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    labels=b"labels",
+    classes=10,
+    largest=64 * 2**20,  # an official batch has 31 million
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+)
+CIFAR100 = Layout(
+    title="CIFAR-100",
+    torchvision="CIFAR100",
+    folder="cifar-100-python",
+    meta="meta",
+    names=b"fine_label_names",
+    train=("train",),
+    test="test",
+    labels=b"fine_labels",
+    classes=100,
+    largest=256 * 2**20,  # the official train has 155 million
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+)
+
+
+def files(source: Path, layout: Layout) -> list[Path]:
+    """The files of the official layout, class names first, in its folder or the folder's parent.
 
     Raises:
-        UserError: files that are missing.
+        UserError: files that are missing, or an archive that is still packed.
     """
-    folder = source / FOLDER if (source / FOLDER).is_dir() else source
-    found = [folder / name for name in (META, *TRAIN, TEST)]
+    folder = source / layout.folder if (source / layout.folder).is_dir() else source
+    found = [folder / name for name in (layout.meta, *layout.train, layout.test)]
     missing = [path.name for path in found if not path.is_file()]
+    if missing and (archive := packed(folder)):
+        raise UserError(f"{archive.name}: still packed; unpack it, and let data.cohort name the folder {layout.folder}")
     if missing:
         raise UserError(
-            f"{source.name}: no {', '.join(missing)} in it; let data.cohort name the unpacked folder {FOLDER} of the "
-            "python version of CIFAR-10"
+            f"{source.name}: no {', '.join(missing)} in it; let data.cohort name the unpacked folder {layout.folder} "
+            f"of the python version of {layout.title}"
         )
     return found
 
 
-def read(paths: list[Path], classes: Sequence[str]) -> Benchmark:
-    """The images of the seven files, train batches first, without a validation split.
+def read(paths: list[Path], classes: Sequence[str], layout: Layout) -> Benchmark:
+    """The images of the files, train first, without a validation split.
 
     Args:
         paths: what `files` returned.
-        classes: empty, or the class names of batches.meta in their order.
+        classes: empty, or the class names of the layout's meta file in their order.
+        layout: which of the two sets.
 
     Raises:
         UserError: a file that is cut off, is no batch, or asks to run code; other class names.
     """
-    contents = {path.name: _content(path) for path in paths}
-    names = _class_names(contents[META])
+    contents = {path.name: _content(path, layout) for path in paths}
+    names = _class_names(contents[layout.meta], layout)
     if classes and tuple(classes) != names:
-        raise UserError(f"data.classes: CIFAR-10 has the classes {', '.join(names)}; leave data.classes out")
-    batches = {name: _batch(name, contents[name]) for name in (*TRAIN, TEST)}
+        raise UserError(f"data.classes: {layout.title} has the classes {', '.join(names)}; leave data.classes out")
+    batches = {name: _batch(name, contents[name], layout) for name in (*layout.train, layout.test)}
     counts = {name: len(labels) for name, (_, labels) in batches.items()}
+    digests = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in contents.items()}
     return Benchmark(
         images=np.concatenate([images for images, _ in batches.values()]),
         labels=np.concatenate([labels for _, labels in batches.values()]),
-        split=np.array(["test" if name == TEST else "train" for name, n in counts.items() for _ in range(n)]),
+        split=np.array(["test" if name == layout.test else "train" for name, n in counts.items() for _ in range(n)]),
         names=[f"{name} row {row}" for name, n in counts.items() for row in range(n)],
         classes=names,
-        mean=MEAN,
-        std=STD,
-        notes=() if _official(contents) else (f"{paths[0].parent.name}: {NOT_OFFICIAL}",),
+        mean=layout.mean,
+        std=layout.std,
+        notes=() if digests == checksums(layout) else (f"{paths[0].parent.name}: {NOT_OFFICIAL}",),
     )
 
 
-class _Stand:
-    """What a pickle builds in place of a numpy object: how it was called, and the state it was given."""
+def checksums(layout: Layout) -> dict[str, str]:
+    """The MD5 that torchvision lists for each official file."""
+    import torchvision.datasets
 
-    def __init__(self, *made: Any) -> None:
-        self.made = made
-        self.state: Any = ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    published = getattr(torchvision.datasets, layout.torchvision)
+    meta = [published.meta["filename"], published.meta["md5"]]
+    return dict([*published.train_list, *published.test_list, meta])
 
 
-class _RefusedError(Exception):
-    """A pickle asked for something that no batch needs; the text names it."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads protocol 2 as Python 2 and Python 3 write it; every name outside a short list is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """A harmless stand-in for a name that a pickled array of bytes consists of.
-
-        Bound methods are handed out because a hostile pickle cannot set attributes on them.
-        """
-        known = {
-            ("numpy", "ndarray"): None,
-            ("numpy", "dtype"): self._stand,
-            ("numpy.core.multiarray", "_reconstruct"): self._stand,
-            ("numpy._core.multiarray", "_reconstruct"): self._stand,
-            ("_codecs", "encode"): self._bytes,
-        }
-        if (module, name) not in known:
-            raise _RefusedError(f"{module}.{name}"[:80])
-        return known[module, name]
-
-    def _stand(self, *made: Any) -> _Stand:
-        return _Stand(*made)
-
-    def _bytes(self, text: str, encoding: Any) -> bytes:
-        """How Python 3 writes bytes in protocol 2."""
-        if encoding not in ("latin1", b"latin1"):
-            raise _RefusedError("an encoding other than latin1")
-        return text.encode("latin1")
-
-
-def _content(path: Path) -> bytes:
+def _content(path: Path, layout: Layout) -> bytes:
     """The bytes of a file that is not larger than any of the benchmark's."""
-    if (size := path.stat().st_size) > LARGEST:
-        raise UserError(f"{path.name}: {size} bytes, more than any file of CIFAR-10; {_AGAIN}")
+    if (size := path.stat().st_size) > layout.largest:
+        raise UserError(f"{path.name}: {size} bytes, more than any file of {layout.title}; {layout.again}")
     return path.read_bytes()
 
 
-def _unpickle(name: str, content: bytes) -> dict[Any, Any]:
-    """The dict in a pickle, built without running anything of the file's."""
+def _unpickle(name: str, content: bytes, layout: Layout) -> dict[Any, Any]:
+    """The dict in a pickle."""
     try:
-        value = _Unpickler(BytesIO(content), encoding="bytes").load()
-    except _RefusedError as error:
-        raise UserError(f"{name}: asks for {str(error)!r}, which no CIFAR-10 file does; do not use it") from error
+        value = unpickle(content)
+    except RefusedError as error:
+        raise UserError(f"{name}: asks for {str(error)!r}, which no {layout.title} file does; do not use it") from error
     except Exception as error:  # a damaged pickle can raise whatever its opcodes run into
         raise UserError(
             f"{name}: cut off or damaged ({len(content)} bytes, {type(error).__name__}), as an interrupted download "
-            f"leaves it; {_AGAIN}"
+            f"leaves it; {layout.again}"
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{name}: holds a {type(value).__name__} where a dict belongs; {_AGAIN}")
+        raise UserError(f"{name}: holds a {type(value).__name__} where a dict belongs; {layout.again}")
     return value
 
 
-def _class_names(content: bytes) -> tuple[str, ...]:
-    """The class names in batches.meta."""
-    names = _unpickle(META, content).get(b"label_names")
-    if not (isinstance(names, list) and len(names) == CLASSES and all(isinstance(name, bytes) for name in names)):
-        raise UserError(f"{META}: no list of {CLASSES} class names under label_names; {_AGAIN}")
+def _class_names(content: bytes, layout: Layout) -> tuple[str, ...]:
+    """The class names in the meta file."""
+    names = _unpickle(layout.meta, content, layout).get(layout.names)
+    if not (
+        isinstance(names, list) and len(names) == layout.classes and all(isinstance(name, bytes) for name in names)
+    ):
+        raise UserError(
+            f"{layout.meta}: no list of {layout.classes} class names under {layout.names.decode()}; {layout.again}"
+        )
     decoded = tuple(name.decode("ascii", "replace") for name in names)
-    if len(set(decoded)) < CLASSES:
-        raise UserError(f"{META}: names a class twice; {_AGAIN}")
+    if len(set(decoded)) < layout.classes:
+        raise UserError(f"{layout.meta}: names a class twice; {layout.again}")
     return decoded
 
 
-def _batch(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _batch(name: str, content: bytes, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (n, 3, 32, 32) and labels (n,) of one batch."""
-    batch = _unpickle(name, content)
-    rows, labels = _array(batch.get(b"data")), batch.get(b"labels")
+    batch = _unpickle(name, content, layout)
+    rows, labels = byte_array(batch.get(b"data")), batch.get(layout.labels)
     if rows is None or rows.ndim != 2 or rows.shape[1] != 3 * SIDE * SIDE:
-        raise UserError(f"{name}: no array of bytes (n, {3 * SIDE * SIDE}) under data; {_AGAIN}")
+        raise UserError(f"{name}: no array of bytes (n, {3 * SIDE * SIDE}) under data; {layout.again}")
     if not isinstance(labels, list) or len(labels) != len(rows) or not rows.size:
-        raise UserError(f"{name}: labels that do not go with its {len(rows)} images; {_AGAIN}")
-    if not all(type(label) is int and 0 <= label < CLASSES for label in labels):
-        raise UserError(f"{name}: a label that is not a number from 0 to {CLASSES - 1}; {_AGAIN}")
+        raise UserError(f"{name}: labels that do not go with its {len(rows)} images; {layout.again}")
+    if not all(type(label) is int and 0 <= label < layout.classes for label in labels):
+        raise UserError(f"{name}: a label that is not a number from 0 to {layout.classes - 1}; {layout.again}")
     return rows.reshape(-1, 3, SIDE, SIDE), np.array(labels, dtype=np.int64)
-
-
-def _array(stand: Any) -> NDArray[np.uint8] | None:
-    """The array of bytes that a stand-in describes, or None: numpy's state is (version, shape, dtype, order, bytes)."""
-    try:
-        _, shape, dtype, fortran, raw = stand.state
-        if dtype.made[0] not in (b"u1", "u1") or len(raw) != math.prod(shape):
-            return None
-        return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
-    except (AttributeError, IndexError, OverflowError, TypeError, ValueError):
-        return None
-
-
-def _official(contents: dict[str, bytes]) -> bool:
-    """Whether every file has the checksum that torchvision lists for it."""
-    from torchvision.datasets import CIFAR10
-
-    listed = dict([*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]])
-    return all(hashlib.md5(contents[n], usedforsecurity=False).hexdigest() == md5 for n, md5 in listed.items())

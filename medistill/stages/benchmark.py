@@ -1,6 +1,7 @@
 """Public benchmarks: the official files and split, each image its own person."""
 
 import hashlib
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from medistill.data.adapters import ADAPTERS
-from medistill.data.benchmark import with_validation
+from medistill.data.benchmark import packed, with_validation
 from medistill.errors import UserError
 from medistill.files import digest_of
 from medistill.stages.session import Session
@@ -26,9 +27,8 @@ class PublicSet:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files that hold it."""
-        data = self.session.config.data
-        return ADAPTERS[data.adapter].files(find(data))
+        """The files that hold it, fetched first where `data.download` asks for that."""
+        return ADAPTERS[self.session.config.data.adapter].files(self._place())
 
     def fingerprint(self) -> str:
         """A digest that changes when one of the files does."""
@@ -44,7 +44,7 @@ class PublicSet:
         import pandas as pd
 
         data = self.session.config.data
-        content = ADAPTERS[data.adapter].read(self.files, data.classes)
+        content = ADAPTERS[data.adapter].read(self.files, data.classes, data.size)
         require_positive(data, content.classes)
         if (side := content.images.shape[2]) != data.size:
             raise UserError(
@@ -67,6 +67,30 @@ class PublicSet:
             notes=[*content.notes, *copies],
             left_out=[],
         )
+
+    def _place(self) -> Path:
+        """What `data.cohort` names; what is to be fetched goes to MEDISTILL_DATA, or the current folder without it."""
+        data = self.session.config.data
+        adapter = ADAPTERS[data.adapter]
+        place = Path(os.environ.get("MEDISTILL_DATA", "")) / data.cohort
+        try:
+            place = find(data)
+        except UserError as error:
+            if data.download and not adapter.fetch:
+                raise UserError(
+                    f"data.download: torchvision does not fetch {data.adapter}; get it from {adapter.home}, let "
+                    "data.cohort name it, and set data.download to false"
+                ) from error
+            if not data.download and (archive := packed(place.parent)):
+                raise UserError(
+                    f"data.cohort: {data.cohort} is not there, and {archive.name} beside it is still packed; unpack it "
+                    "if it holds the data, or correct the path"
+                ) from error
+            if not data.download:
+                raise
+        if data.download and adapter.fetch:
+            adapter.fetch(place)
+        return place
 
 
 def _copies(images: NDArray[np.uint8], split: NDArray[np.str_]) -> list[str]:

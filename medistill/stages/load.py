@@ -128,9 +128,9 @@ def cohort_table(session: Session) -> Any:
 
 
 def _decides(data: Data, seed: int) -> dict[str, Any]:
-    """The settings that decide the images and their split; name, citation and licence do not."""
+    """The settings that decide the images and their split; name, citation, licence and download do not."""
     settings = asdict(data)
-    for name in ("workers", "near_duplicate", "name", "citation", "licence", "positive"):
+    for name in ("workers", "near_duplicate", "name", "citation", "licence", "positive", "download"):
         del settings[name]
     return {"data": settings, "seed": seed}
 

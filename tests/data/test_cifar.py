@@ -1,10 +1,11 @@
-"""CIFAR-10's pickles: values against what was written, and pickles that must not run anything."""
+"""The pickles of CIFAR-10 and CIFAR-100: values against what was written, and pickles that must not run anything."""
 
 import hashlib
 import os
 import pickle
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from medistill.data import cifar
 from medistill.data.benchmark import Benchmark, with_validation
 from medistill.errors import UserError
 
+TEN, HUNDRED = cifar.CIFAR10, cifar.CIFAR100
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ROWS = 20
 
@@ -45,24 +47,39 @@ def meta(names=CLASSES):
 @pytest.fixture
 def folder(tmp_path):
     """A whole set of the official layout, one file in each style and the rest in Python 2's."""
-    place = tmp_path / "data" / cifar.FOLDER
+    place = tmp_path / "data" / TEN.folder
     place.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number, name in enumerate((*cifar.TRAIN, cifar.TEST)):
+    for number, name in enumerate((*TEN.train, TEN.test)):
         images = rng.integers(0, 256, (ROWS, 3072), dtype=np.uint8)
         write = python3_batch if number == 1 else python2_batch
         (place / name).write_bytes(write(images, [(row + number) % 10 for row in range(ROWS)]))
-    (place / cifar.META).write_bytes(meta())
+    (place / TEN.meta).write_bytes(meta())
     return place
 
 
-def read(place, classes=()):
-    return cifar.read(cifar.files(place), classes)
+@pytest.fixture
+def hundred(tmp_path):
+    """A whole set in CIFAR-100's layout: class k has k // 5 as its coarse label."""
+    place = tmp_path / "data" / HUNDRED.folder
+    place.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for name, labels in (("train", [*range(100)]), ("test", [99, 7, 0])):
+        images = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        batch = {b"data": images, b"fine_labels": labels, b"coarse_labels": [label // 5 for label in labels]}
+        (place / name).write_bytes(pickle.dumps(batch, protocol=2))
+    names = {b"fine_label_names": [b"fine %d" % k for k in range(100)], b"coarse_label_names": [b"coarse"] * 20}
+    (place / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    return place
 
 
-def refused(place, classes=()):
+def read(place, classes=(), layout=TEN):
+    return cifar.read(cifar.files(place, layout), classes, layout)
+
+
+def refused(place, classes=(), layout=TEN):
     with pytest.raises(UserError) as caught:
-        read(place, classes)
+        read(place, classes, layout)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -85,9 +102,9 @@ def test_the_official_checksums_are_silent(folder, monkeypatch):
     from torchvision.datasets import CIFAR10
 
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in cifar.TRAIN])
-    monkeypatch.setattr(CIFAR10, "test_list", [[cifar.TEST, md5[cifar.TEST]]])
-    monkeypatch.setattr(CIFAR10, "meta", {"filename": cifar.META, "md5": md5[cifar.META]})
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in TEN.train])
+    monkeypatch.setattr(CIFAR10, "test_list", [[TEN.test, md5[TEN.test]]])
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": TEN.meta, "md5": md5[TEN.meta]})
     assert read(folder).notes == ()
     (folder / "data_batch_3").write_bytes(python2_batch(np.zeros((10, 3072), np.uint8), [*range(10)]))
     assert len(read(folder).notes) == 1
@@ -115,7 +132,7 @@ class Call:
     ],
     ids=["os.system", "eval", "getattr", "numpy.load", "numpy.fromfile", "pickle.loads"],
 )
-@pytest.mark.parametrize("name", [cifar.META, "data_batch_2"])
+@pytest.mark.parametrize("name", [TEN.meta, "data_batch_2"])
 def test_nothing_that_a_pickle_asks_for_is_run(folder, tmp_path, call, asked, name):
     mark = tmp_path / "mark"
     for content in (call(mark), {b"data": call(mark), b"labels": [0]}):
@@ -183,16 +200,68 @@ def test_class_names(folder):
     assert read(folder, list(CLASSES)).classes == CLASSES
     assert "leave data.classes out" in refused(folder, ["cat", "dog"])
     for names in (CLASSES[:9], (*CLASSES[:9], "cat")):
-        (folder / cifar.META).write_bytes(meta(names))
+        (folder / TEN.meta).write_bytes(meta(names))
         assert refused(folder).startswith("batches.meta: ")
 
 
-def test_missing_and_oversized_files(folder, monkeypatch):
+def test_missing_and_oversized_files(folder):
     (folder / "test_batch").unlink()
     assert "no test_batch in it" in refused(folder)
-    (folder / "test_batch").write_bytes(b"x" * 4096)
-    monkeypatch.setattr(cifar, "LARGEST", 4000)
-    assert "more than any file of CIFAR-10" in refused(folder)
+    (folder / "test_batch").write_bytes(b"x" * 100_001)
+    told = refused(folder, layout=replace(TEN, largest=100_000))
+    assert "test_batch: 100001 bytes, more than any file of CIFAR-10" in told
+
+
+def test_the_fine_labels_of_cifar100(hundred):
+    content = read(hundred.parent, layout=HUNDRED)
+    rng = np.random.default_rng(1)
+    expected = [rng.integers(0, 256, (count, 3072), dtype=np.uint8) for count in (100, 3)]
+    assert np.array_equal(content.images.reshape(103, 3072), np.concatenate(expected))
+    assert content.labels.tolist() == [*range(100), 99, 7, 0]
+    assert content.split.tolist() == ["train"] * 100 + ["test"] * 3
+    assert content.classes == tuple(f"fine {k}" for k in range(100))
+    assert content.names[101] == "test row 1"
+    assert (content.mean, content.std) == ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    assert content.notes[0].startswith("cifar-100-python: not the official files")
+
+
+def test_the_official_checksums_of_cifar100_are_silent(hundred, monkeypatch):
+    from torchvision.datasets import CIFAR100
+
+    md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in hundred.iterdir()}
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", {"filename": "meta", "md5": "0" * 32})
+    assert len(read(hundred, layout=HUNDRED).notes) == 1
+    monkeypatch.setattr(CIFAR100, "meta", {"filename": "meta", "md5": md5["meta"]})
+    assert read(hundred, layout=HUNDRED).notes == ()
+
+
+def test_mistakes_in_cifar100(hundred):
+    """Each names the file, and CIFAR-100 where a set is meant."""
+    whole = (hundred / "train").read_bytes()
+    (hundred / "train").write_bytes(whole[: len(whole) // 2])
+    told = refused(hundred, layout=HUNDRED)
+    assert told.startswith("train: cut off or damaged (") and "python version of CIFAR-100 again" in told
+    images = np.zeros((2, 3072), np.uint8)
+    for labels, message in (([0, 100], "not a number from 0 to 99"), ([0], "do not go with its 2 images")):
+        (hundred / "train").write_bytes(pickle.dumps({b"data": images, b"fine_labels": labels}, protocol=2))
+        assert message in refused(hundred, layout=HUNDRED)
+    (hundred / "train").write_bytes(pickle.dumps({b"data": images, b"labels": [0, 1]}, protocol=2))
+    assert "do not go with" in refused(hundred, layout=HUNDRED)
+    (hundred / "meta").write_bytes(meta())
+    assert "meta: no list of 100 class names under fine_label_names" in refused(hundred, layout=HUNDRED)
+
+
+@pytest.mark.parametrize("layout", [TEN, HUNDRED], ids=["CIFAR-10", "CIFAR-100"])
+def test_a_packed_archive_is_to_be_unpacked(tmp_path, layout):
+    archive = tmp_path / f"{layout.folder}.tar.gz"
+    archive.write_bytes(b"")
+    for named in (tmp_path, archive):
+        told = refused(named, layout=layout)
+        assert told == f"{archive.name}: still packed; unpack it, and let data.cohort name the folder {layout.folder}"
+    archive.unlink()
+    assert f"python version of {layout.title}" in refused(tmp_path, layout=layout)
 
 
 def toy(labels, split):
@@ -222,10 +291,10 @@ def test_a_split_without_a_class_is_one_sentence():
 @pytest.mark.realdata
 def test_the_real_files_are_read_as_pickle_reads_them(real_data):
     """The oracle is pickle itself, on files known to be harmless; the first labels are those of the official files."""
-    place = real_data / "cifar10" / cifar.FOLDER
+    place = real_data / "cifar10" / TEN.folder
     content = read(place)
     rows = []
-    for name in (*cifar.TRAIN, cifar.TEST):
+    for name in (*TEN.train, TEN.test):
         with (place / name).open("rb") as file:
             loaded = pickle.load(file, encoding="bytes")
         rows.append(loaded[b"data"])
@@ -243,3 +312,28 @@ def test_a_real_interrupted_download_is_one_sentence(real_data, folder):
     assert "no batches.meta, data_batch_2" in refused(broken)
     shutil.copy(broken / "data_batch_1", folder / "data_batch_1")
     assert "data_batch_1: cut off or damaged (262144 bytes" in refused(folder)
+
+
+@pytest.mark.realdata
+def test_the_real_files_of_cifar100_are_read_as_pickle_reads_them(real_data):
+    place = real_data / "cifar100" / HUNDRED.folder
+    content = read(place, layout=HUNDRED)
+    loaded = {}
+    for name in ("train", "test", "meta"):
+        with (place / name).open("rb") as file:
+            loaded[name] = pickle.load(file, encoding="bytes")
+    for name in ("train", "test"):
+        here = content.split == name
+        assert np.array_equal(content.images[here].reshape(-1, 3072), loaded[name][b"data"])
+        assert content.labels[here].tolist() == loaded[name][b"fine_labels"]
+    assert list(content.classes) == [name.decode() for name in loaded["meta"][b"fine_label_names"]]
+    assert content.labels[:5].tolist() == [19, 29, 0, 11, 1] and len(content.labels) == 1117 + 916
+    assert hashlib.md5((place / "meta").read_bytes()).hexdigest() == cifar.checksums(HUNDRED)["meta"]
+    assert "not the official files" in content.notes[0]
+
+
+@pytest.mark.realdata
+def test_a_real_file_of_cifar100_cut_short(real_data, hundred):
+    whole = (real_data / "cifar100" / HUNDRED.folder / "train").read_bytes()
+    (hundred / "train").write_bytes(whole[:262144])
+    assert "train: cut off or damaged (262144 bytes" in refused(hundred, layout=HUNDRED)

@@ -1,5 +1,6 @@
 """MedMNIST's .npz: values against what was written, and every file that must be refused."""
 
+import hashlib
 import io
 import pickle
 import zipfile
@@ -48,7 +49,22 @@ def test_gray_images_and_the_official_split(tmp_path):
     assert content.split.tolist() == ["train"] * 12 + ["val"] * 4 + ["test"] * 6
     assert content.classes == ("0", "1", "2") and (content.mean, content.std) == ((0.5,), (0.5,))
     assert content.names[12] == "val_images row 0"
-    assert "checksum is not compared" in content.notes[0]
+    assert content.notes == (f"toymnist.npz: {medmnist.NOT_PUBLISHED}",)
+
+
+def test_a_published_checksum_is_silent(tmp_path, monkeypatch):
+    path = written(tmp_path, arrays())
+    monkeypatch.setattr(medmnist, "PUBLISHED", {hashlib.md5(path.read_bytes()).hexdigest(): "toymnist"})
+    assert read(path).notes == ()
+
+
+def test_the_list_of_published_checksums():
+    """Eleven sets at two sizes, three of them published anew in version 3; PneumoniaMNIST's as its users quote it."""
+    from medistill.data.medmnist_md5 import PUBLISHED
+
+    assert all(len(md5) == 32 and set(md5) <= set("0123456789abcdef") for md5 in PUBLISHED)
+    assert len(PUBLISHED) == 25 and len(set(PUBLISHED.values())) == 22
+    assert PUBLISHED["28209eda62fecd6e6a2d98b1501bb15f"] == "pneumoniamnist"
 
 
 def test_colour_images_have_their_channels_first(tmp_path):
@@ -135,6 +151,8 @@ def test_a_damaged_or_cut_file(tmp_path):
 
 def test_a_folder(tmp_path):
     assert "name the .npz file" in refused(tmp_path)
+    (tmp_path / "medmnist.zip").write_bytes(b"")
+    assert "medmnist.zip: still packed; unpack it" in refused(tmp_path)
 
 
 @pytest.mark.realdata
@@ -144,3 +162,12 @@ def test_the_real_pneumoniamnist(real_data):
     counts = {name: np.bincount(content.labels[content.split == name]).tolist() for name in COUNTS}
     assert counts == {"train": [1214, 3494], "val": [135, 389], "test": [234, 390]}
     assert content.images[content.split == "train"].mean() / 255 == pytest.approx(0.5719, abs=1e-4)
+    assert "none of the files that MedMNIST publishes" in content.notes[0]  # the same images in another order
+
+
+@pytest.mark.realdata
+def test_the_real_pneumoniamnist_cut_short(real_data, tmp_path):
+    whole = (real_data / "medmnist" / "pneumoniamnist.npz").read_bytes()
+    path = tmp_path / "pneumoniamnist.npz"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "not a whole .npz file, perhaps an interrupted download" in refused(path)

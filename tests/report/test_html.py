@@ -304,6 +304,17 @@ def test_counts_of_many_patients_are_shown(content):
     assert text.count("/hits") == 4 and text.count("/confusion/") == 9
 
 
+def test_every_dash_in_a_table_is_explained(content):
+    found = json.loads(json.dumps(content.evaluation))
+    found["comparisons"][0]["auroc"]["p_adjusted"] = None
+    parts = list(Reader(render(replace(content, evaluation=found))).root.all("section"))
+    dashed = [region for part in parts for region in part.all("div") if "–" in {e.text() for e in region.all("span")}]
+    notes = [p.text() for part in parts for p in part.all("p") if p.attributes.get("class") == "note dash"]
+    assert len(notes) == len(dashed) >= 4 and all(note.startswith("–: ") for note in notes)
+    assert "–: the films tell no variance of the difference, so there is no p value; read the interval." in notes
+    assert not any("no p value" in p.text() for p in Reader(render(content)).root.all("p"))
+
+
 def test_limits_come_from_what_was_measured(content, tree):
     limits = " ".join(section(tree, "limits").text().split())
     assert "Of site only <b>covid</b> the test films hold covid alone or none of it" in limits

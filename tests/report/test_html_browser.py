@@ -65,6 +65,8 @@ def test_it_fits_without_a_word_of_complaint(chromium, file, screen):
     # what is wider than the screen can be scrolled to, with a keyboard too
     beyond = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
     assert chromium.ask(f"{beyond}.every(e => e.tabIndex === 0 && getComputedStyle(e).overflowX === 'auto')")
+    if screen == "desk":
+        assert chromium.ask(f"{beyond}.map(e => e.textContent)") == []
     if screen == "phone":
         assert chromium.ask(f"{beyond}.length") > 3
         assert chromium.ask("parseFloat(getComputedStyle(document.body).fontSize)") >= 16

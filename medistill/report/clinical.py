@@ -12,6 +12,9 @@ from medistill.report.figure import COLOURS, new_figure, save_figure, tidy
 # A curve that a single false alarm throws far below 0 would flatten all others.
 LOWEST_BENEFIT = -0.25
 
+ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.3, "fontsize": 9}
+"""Where a legend covers nothing of its axes."""
+
 
 def calibration_figure(calibration: Mapping[str, Any], positive: str, path: Path) -> None:
     """Draw the reliability diagram with the films of each bin under it.
@@ -32,10 +35,10 @@ def calibration_figure(calibration: Mapping[str, Any], positive: str, path: Path
     upper.errorbar(score, share, reach, color=COLOURS[0], marker="o", capsize=3, label="films, 95 % interval")
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     upper.set_ylabel(f"share of {positive} among the films")
-    upper.set_title(f"Calibration: {positive} against the rest")
-    back = {"facecolor": "white", "edgecolor": "#DDDDDD", "alpha": 0.85}
-    upper.text(0.03, 0.97, _numbers(calibration), transform=upper.transAxes, va="top", fontsize=9, bbox=back)
-    upper.legend(loc="lower right", fontsize=9)
+    figure.suptitle(f"Calibration: {positive} against the rest", fontsize=12)
+    # words and legends stand above the axes: inside them, somewhere an interval would be under them
+    upper.set_title(_numbers(calibration), loc="left", fontsize=9)
+    upper.legend(**ABOVE)
     tidy(upper)
     _draw_counts(lower, bins, positive)
     lower.set_xlabel(f"score for {positive}; bins of fewer than 10 patients are joined")
@@ -87,7 +90,7 @@ def _draw_counts(panel: Axes, bins: Sequence[Mapping[str, Any]], positive: str) 
         (positives, others, COLOURS[1], "//", positive),
     ):
         panel.bar(edges, films, width, below, align="edge", color=colour, edgecolor="white", hatch=hatch, label=label)
-    panel.legend(fontsize=9)
+    panel.legend(**ABOVE, ncols=2)
 
 
 def _numbers(calibration: Mapping[str, Any]) -> str:

@@ -62,12 +62,27 @@ def test_reliability_shows_each_bin_with_its_interval_and_films(tmp_path: Path, 
     assert [bar.get_height() for bar in positives] == [0, 8, 10]
     assert [bar.get_y() for bar in positives] == [40, 12, 0]
     assert [bar.get_width() for bar in positives] == pytest.approx([0.1, 0.5, 0.4])
-    assert upper.texts[0].get_text().splitlines() == [
+    assert upper.get_title(loc="left").splitlines() == [
         "intercept -0.25 (-0.50 to 0.12)",
         "slope not determined",
         "Brier 0.081 (0.190 of prevalence alone)",
         "ECE 0.056 (10 bins of equal width)",
     ]
+
+
+def test_no_words_cover_a_bar(tmp_path: Path, figures: list[Figure]) -> None:
+    """Intervals in every corner: whatever a score, words and legends stay outside the axes and beside each other."""
+    corners = [part(0, 0.1, 40, 38), part(0.1, 0.9, 40, 20), part(0.9, 1, 40, 1)]
+    slope = {"value": -12.25, "interval": [-110.5, 100.125]}
+    clinical.calibration_figure(CALIBRATION | {"bins": corners, "slope": slope}, "Pneumonia", tmp_path / "a.png")
+    upper, lower = figures[0].axes
+    renderer = figures[0].canvas.get_renderer()
+    boxes = [axes.get_legend().get_window_extent(renderer) for axes in (upper, lower)]
+    boxes += [upper._left_title.get_window_extent(renderer), figures[0]._suptitle.get_window_extent(renderer)]
+    for box in boxes:
+        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in (upper, lower))
+        assert not any(box.overlaps(other) for other in boxes if other is not box)
+        assert figures[0].bbox.contains(*box.min) and figures[0].bbox.contains(*box.max)
 
 
 def test_without_bins_the_picture_says_why(tmp_path: Path, figures: list[Figure]) -> None:

@@ -9,13 +9,26 @@ autograd's to rounding.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from medistill import augment
 from medistill.augment import Drawn
-from medistill.kernels import Kernels
+
+
+class Derivatives(Protocol):
+    """What the sweep needs of a network and its loss; `medistill.kernels.Kernels` has it for images and cross entropy.
+
+    Any differentiable loss will do, and samples of any shape behind the first axis as long as none is augmented.
+    """
+
+    def slope(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """d loss / d theta (P,) for samples x (B, ...) and labels y (B, K)."""
+
+    def adjoint(self, theta: Tensor, x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The derivatives of <slope, v> in theta (P,), x (B, ...) and y (B, K), for a constant v (P,)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ def draw_steps(
 
 
 def matching_gradient(
-    kernels: Kernels,
+    kernels: Derivatives,
     start: Tensor,
     target: Tensor,
     images: Tensor,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medistill.data.imageset import ImageSet
 from medistill.evaluate import metrics
-from medistill.evaluate.predictions import Predictions, require_positive
+from medistill.evaluate.predictions import Predictions, require_finite, require_positive
 from medistill.evaluate.student import Recipe
 from medistill.seeds import generator
 
@@ -68,9 +68,10 @@ def measured_arm(
     """Measure the students who gave these answers; thresholds come from `val` by `rule`, figures from `test`.
 
     Raises:
-        UserError: an unknown positive class.
+        UserError: an unknown positive class, or answers that are no probabilities.
     """
     require_positive(test, positive)
+    require_finite(found, name, lr)
     classes, target = test.classes, test.classes.index(positive)
     is_positive = test.labels == target
     thresholds = [rule(p[:, target], val.labels == target) for p in found.val]

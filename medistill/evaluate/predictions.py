@@ -77,6 +77,19 @@ def predictions(
     return Predictions(**found)
 
 
+def require_finite(found: Predictions, name: str, lr: float) -> None:
+    """Raise a UserError when a network of the arm `name`, trained at `lr`, gives a film no probability."""
+    wrong = [
+        not (val.isfinite().all() and test.isfinite().all()) for val, test in zip(found.val, found.test, strict=True)
+    ]
+    if any(wrong):
+        raise UserError(
+            f"evaluation: {sum(wrong)} of {len(wrong)} networks of the arm {name!r}, trained at learning rate {lr:g}, "
+            "answer a film with NaN, for their weights have grown beyond what a number can hold; lower evaluate.lr, or "
+            "distill.alpha where the arm is a distilled set, and run the same command again"
+        )
+
+
 def require_positive(images: ImageSet, positive: str) -> None:
     """Raise a UserError when the class to be detected is none of the set's."""
     if positive not in images.classes:

@@ -92,6 +92,17 @@ def test_what_cannot_be_measured_is_refused():
         run(3, val=lacking)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_without_an_answer_names_its_arm(split, value):
+    val, test = films(30, 2, "val", 1), films(30, 2, "test", 2)
+    answers = {name: torch.full((3, 30, 2), 0.5) for name in ("val", "test")}
+    answers[split][1, 7] = value
+    message = r"1 of 3 networks of the arm 'herding', trained at learning rate 0.25, answer a film with NaN.*lower eval"
+    with pytest.raises(UserError, match=message):
+        measured_arm("herding", 3, 0.25, Recipe(steps=5), Predictions(**answers), val, test, "covid", 7)
+
+
 def test_evaluation_stands_without_monai_mlflow_and_pydicom():
     code = (
         "import sys\n"

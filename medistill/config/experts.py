@@ -1,6 +1,7 @@
 """Settings of EXPERTS."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from medistill.config.rules import check_augment, require
 
@@ -58,6 +59,28 @@ class Private:
 
 
 @dataclass(frozen=True)
+class Flat:
+    """Flat trajectories (FTD, Du et al., CVPR 2023): each step looks at how the loss grows around the parameters.
+
+    Attributes:
+        rho: how far it looks, a distance in the parameters (FTD: 0.01); 0: plain SGD. A step costs two gradients.
+        alpha: weight of the part of the gradient that makes the surroundings flatter without raising the loss there.
+    """
+
+    rho: float = 0.0
+    alpha: float = 0.3
+
+    @property
+    def on(self) -> bool:
+        """Whether anything differs from plain SGD."""
+        return self.rho > 0
+
+    def __post_init__(self) -> None:
+        require(self.rho >= 0, f"experts.flat.rho is {self.rho}; give 0 or more")
+        require(self.alpha >= 0, f"experts.flat.alpha is {self.alpha}; give 0 or more")
+
+
+@dataclass(frozen=True)
 class Experts:
     """EXPERTS: networks trained on the real films, whose parameters are kept epoch by epoch.
 
@@ -68,6 +91,7 @@ class Experts:
         momentum: SGD momentum (MTT: 0).
         batch: films a step; of private experts only how many are worked at once.
         augment: differentiable augmentation operations; flip mirrors left and right, so it is off here.
+        flat: flat trajectories, off by default.
         private: the DP mode.
     """
 
@@ -77,12 +101,27 @@ class Experts:
     momentum: float = 0.0
     batch: int = 64
     augment: list[str] = field(default_factory=lambda: ["color", "crop", "cutout", "scale", "rotate"])
+    flat: Flat = field(default_factory=Flat)
     private: Private = field(default_factory=Private)
 
     @property
     def rows(self) -> int:
         """T, the last row of a trajectory."""
         return self.private.rows if self.private.on else self.epochs
+
+    def decides(self) -> dict[str, Any]:
+        """The settings that decide every plain expert: neither their number, nor what is off."""
+        every = asdict(self)
+        if not self.flat.on:
+            del every["flat"]
+        del every["private"]
+        return every | {"count": 1}
+
+    def decides_private(self) -> dict[str, Any]:
+        """The settings that decide experts in DP mode: their number too, on which the noise depends."""
+        every = asdict(self)
+        del every["flat"]
+        return every
 
     def __post_init__(self) -> None:
         for name in ("count", "epochs", "batch"):
@@ -94,4 +133,9 @@ class Experts:
             not self.private.on or self.momentum == 0,
             f"experts.momentum is {self.momentum}, but private experts take plain steps, whose noise is known; "
             "momentum would carry it from one step into the next: set it to 0",
+        )
+        require(
+            not (self.private.on and self.flat.on),
+            f"experts.flat.rho is {self.flat.rho}, but private experts take noisy steps along one clipped gradient, "
+            "which is all that their privacy budget pays for; set it to 0",
         )

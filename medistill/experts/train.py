@@ -1,4 +1,4 @@
-"""Training experts: plain SGD with differentiable augmentation, parameters kept after every epoch."""
+"""Training experts: SGD with differentiable augmentation, parameters kept after every epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,6 +9,7 @@ from torch import Tensor
 from medistill import augment, seeds, sgd
 from medistill.config import Experts
 from medistill.errors import UserError
+from medistill.experts.flat import FlatTask
 from medistill.nets import Architecture, Flat, flatten
 from medistill.resources import Used
 
@@ -23,12 +24,14 @@ def train_experts(
     progress: Callable[[int, int, float], None] = lambda index, epoch, loss: None,
     compiled: bool | None = None,
     told: Callable[[Used], None] | None = None,
+    begun: Sequence[Tensor] = (),
 ) -> Iterator[tuple[int, Tensor]]:
     """Train the experts of these numbers; yields a number and its trajectory (T+1, P) on the CPU as one is done.
 
     MTT, section 3.1 (Cazenavette et al. 2022): SGD on cross entropy, the data set one tensor on the
     device. Initialisation, order and augmentation depend on the seed and the index alone, so experts can
-    be trained in any order or number, to rounding. A short last batch is used, not dropped.
+    be trained in any order or number, to rounding. A short last batch is used, not dropped. With
+    `settings.flat` the steps are those of `medistill.experts.flat`.
 
     Args:
         images: (N, C, H, W), normalised, on the device that trains.
@@ -40,6 +43,7 @@ def train_experts(
         progress: called after every epoch of an expert with its index, the epoch and its mean loss.
         compiled: whether to use torch.compile; None: where it pays.
         told: told beforehand what all of it will take.
+        begun: parameters (P,) that each expert goes on from; empty: fresh networks.
 
     Raises:
         UserError: when the loss of an expert is no longer finite.
@@ -47,11 +51,13 @@ def train_experts(
     net = Flat(architecture).to(images.device, images.dtype)
     targets = sgd.probabilities(labels, architecture.classes, images)
     generators = [seeds.generator(seed, "expert", index) for index in indices]
-    starts = [flatten(architecture.build(generator)).to(images) for generator in generators]
+    starts = list(begun) or [flatten(architecture.build(generator)).to(images) for generator in generators]
     courses = [_course(images, targets, settings, generator) for generator in generators]
     batch = min(settings.batch, len(images))
     kept = (settings.epochs + 1) * starts[0].nbytes if starts else 0
     task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count, kept=kept)
+    if settings.flat.on:
+        task = FlatTask(**vars(task), rho=settings.flat.rho, alpha=settings.flat.alpha)
     rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
     with closing(sgd.train(task, settings.epochs * len(images), compiled, rehearsal, told)) as reports:

@@ -1,6 +1,6 @@
 """EXPERTS: train what is missing, one file each."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +145,11 @@ def place(session: Session, splits: Splits | None) -> tuple[Work, list[Path]]:
     distils must find the place without them.
     """
     settings = session.config.experts
-    plain = asdict(replace(settings, count=1))
-    del plain["private"]
-    decides: dict[str, Any] = {"experts": plain, "seed": session.config.seed}
+    decides: dict[str, Any] = {"experts": settings.decides(), "seed": session.config.seed}
     if settings.private.on:
         data = session.config.data
         named = {"name": data.name, "size": data.size, "classes": data.classes}
-        decides |= {"experts": asdict(settings), "net": asdict(session.config.net), "data": named}
+        decides |= {"experts": settings.decides_private(), "net": asdict(session.config.net), "data": named}
     elif splits is not None:
         decides |= {"net": asdict(architecture_of(session, splits)), "data": splits.train.digest}
     work = session.work("experts", decides)

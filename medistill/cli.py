@@ -3,6 +3,7 @@
 Only the config is imported before a verb is known to be wanted: `--help` must not pay for torch.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -82,6 +83,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `medistill`."""
+    logging.getLogger("torch.utils.cpp_extension").addFilter(_worth_telling)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--"]:  # keeps torchrun from taking our options for its own; not every version drops it
         words.pop(0)
@@ -142,6 +144,11 @@ def stage(verb: str) -> Callable[[Config], None]:
     from medistill.stages import verbs
 
     return verbs.VERBS[verb]
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """False for what torch says where the CUDA tools are installed and no GPU is: the device is told by us."""
+    return not str(record.msg).startswith("No CUDA runtime is found")
 
 
 def _in_full(arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The command line: quick help, and every mistake one clear line with exit code 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_help_imports_nothing_heavy(words):
     assert "usage: medistill" in done.stdout
     if words[0] != "--help":
         assert "images per class" in done.stdout and "step size on the pixels" in done.stdout
+
+
+def test_torch_does_not_complain_of_a_gpu_that_nobody_asked_for():
+    """Its other warnings are let through."""
+    code = (
+        "import torch\ntorch.cuda.is_available = lambda: False\nfrom medistill.cli import main\n{}"
+        "import torch.utils.cpp_extension as it\nit.logger.warning('something real')"
+    )
+    told = []
+    for first in ("", "main(['--version'])\n"):
+        command, environment = [sys.executable, "-c", code.format(first)], os.environ | {"CUDA_HOME": "/nowhere"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        told.append(["No CUDA runtime" in done.stderr, "something real" in done.stderr])
+    assert told == [[True, True], [False, True]]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +106,7 @@ def test_mistakes_are_one_line(capsys, option, value, message):
         ("dat: {size: 32}", "dat.size is not a setting; did you mean data.size?"),
         ("ipc: 3", "ipc is not a setting; did you mean distill.ipc?"),
         ("seed: [1, 2]", "seed is '[1, 2]'; give a whole number"),
-        ("distill: 5", "distill is '5'; it is a section, so give its settings by name, such as distill.seed"),
+        ("distill: 5", "distill is '5'; it is a section, so give its settings by name, such as distill.method"),
         ("seed: 1\ndistill:", "distill is empty; it is a section"),
         ("experts: {private: 3}", "experts.private is '3'; it is a section"),
         ("- a", "config: the file holds '- a'; write settings there"),

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from medistill.config import Distill
 from medistill.distill.course import Course, Given
+from medistill.distill.dc import dc, dsa
+from medistill.distill.dm import dm
+from medistill.distill.dwa import dwa
 from medistill.distill.matching import iadd, mtt
 
 
@@ -34,4 +37,10 @@ _TRAJECTORIES = "parameters of networks trained on the films"
 METHODS = {
     "iadd": Method("IADD", iadd, _TRAJECTORIES, experts=True, shares=True),
     "mtt": Method("MTT", mtt, _TRAJECTORIES, experts=True, shares=True),
+    "dm": Method("DM", dm, "mean features of the training films, in every iteration", films=True),
+    "dc": Method("DC", dc, "gradients of networks on the training films, in every iteration", films=True),
+    "dsa": Method("DSA", dsa, "gradients of networks on the training films, in every iteration", films=True),
+    "dwa": Method(
+        "DWA", dwa, "the training films, which teach the network that images and labels are drawn from", films=True
+    ),
 }

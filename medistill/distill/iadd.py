@@ -60,12 +60,14 @@ def distill(
     settings: Distill,
     seed: int,
     share: Share | None = None,
+    frozen: int = 0,
 ) -> Iterator[State]:
     """Run the iterations that `state` still lacks; it is changed in place and yielded after each.
 
     Needs trajectories and start images only, never the real data. Numbers drawn in an iteration depend on
     the seed, the iteration and the segment alone, so a run can stop after any of them, and any number of
-    processes can share its segments.
+    processes can share its segments. The first `frozen` images and their labels teach the student and stay as
+    they are.
 
     Raises:
         UserError: when steps stay non-finite or exploding.
@@ -76,6 +78,8 @@ def distill(
         alpha = state.step.exp() if settings.alpha_space == "log" else state.step
         labels = state.logits.softmax(1) if settings.soft_labels else state.labels
         gradient = mean_gradient(kernels, trajectories, state, alpha, labels, settings, seed, share or Share())
+        gradient.images[:frozen] = 0
+        gradient.labels[:frozen] = 0
 
         # minimise jointly in pixels, alpha, labels and W
         good = _usable(gradient, settings.loss_limit)

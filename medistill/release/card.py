@@ -25,6 +25,21 @@ for _ in range(300):
     optimiser.step()
 """
 
+ORDERED_EXAMPLE = f"""\
+import torch
+import medistill
+
+data = medistill.load("{FOLDER}")  # refuses files that were changed
+network = data.network(seed=0)
+for n, lr in data.sequence:  # the first n images at that learning rate, in this order
+    optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    for _ in range(300):
+        loss = torch.nn.functional.cross_entropy(network(data.images[:n]), data.labels[:n])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+"""
+
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -92,7 +107,7 @@ def _making(distilled: Distilled) -> str:
         **{_text(key): value for key, value in sorted(distilled.provenance.items())},
         "network": f"{net.name}, width {net.width}, depth {net.depth}, {net.size} × {net.size} pixels",
         "augmentation": ", ".join(distilled.augment) or "none",
-        "learning rate": f"{distilled.lr:.6g}",
+        "learning rate": _rates(distilled),
         "normalisation": f"(pixel − {list(distilled.mean)}) / {list(distilled.std)}, pixels in [0, 1]",
     }
     text = "\n".join(f"- {key}: {_value(value)}" for key, value in known.items())
@@ -104,11 +119,18 @@ def _making(distilled: Distilled) -> str:
     return text
 
 
+def _rates(distilled: Distilled) -> str:
+    """The learning rate, or those of an ordered set one after another."""
+    if not distilled.sequence:
+        return f"{distilled.lr:.6g}"
+    return "in this order " + ", then ".join(f"{lr:.6g} on the first {n} images" for n, lr in distilled.sequence)
+
+
 def _usage(distilled: Distilled) -> str:
     """The example that a test executes."""
     net = distilled.architecture
     return (
-        f"```python\n{EXAMPLE}```\n\n"
+        f"```python\n{ORDERED_EXAMPLE if distilled.sequence else EXAMPLE}```\n\n"
         f"For films `x` of shape (B, {net.channels}, {net.size}, {net.size}) with pixels in [0, 1], "
         "`network(data.normalise(x)).softmax(1)` gives the probabilities of "
         f"{', '.join(_text(name) for name in distilled.classes)}. "

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class ReleasedSet(Dataset[tuple[Tensor, Tensor]]):
         images: (M, C, H, W) float32 as the networks see them: (pixel - mean) / std.
         labels: (M, K) float32, a probability distribution a row.
         lr: the learning rate that belongs to these images.
+        sequence: (n, lr) pairs where the order of the images matters: a student first learns from the first n at that
+            learning rate, then from the first n of the next pair, and so on; empty: from all at `lr`.
         classes: the K class names.
         mean: the constants of the normalisation, one a channel.
         std: likewise.
@@ -53,6 +56,7 @@ class ReleasedSet(Dataset[tuple[Tensor, Tensor]]):
     images: Tensor
     labels: Tensor
     lr: float
+    sequence: tuple[tuple[int, float], ...]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -107,6 +111,7 @@ def load(folder: str | Path) -> ReleasedSet:
         images=distilled.images,
         labels=distilled.labels,
         lr=distilled.lr,
+        sequence=distilled.sequence,
         classes=distilled.classes,
         mean=distilled.mean,
         std=distilled.std,
@@ -238,7 +243,19 @@ def _problem(distilled: Distilled) -> str | None:
         return "images or labels hold values that are not finite"
     if bool((labels < 0).any()) or not torch.allclose(labels.sum(1), torch.ones(len(labels)), atol=1e-3):
         return "labels are no probabilities"
-    return _constants_problem(distilled)
+    return _sequence_problem(distilled) or _constants_problem(distilled)
+
+
+def _sequence_problem(distilled: Distilled) -> str | None:
+    """What is wrong with the order of an ordered set, or None."""
+    if not distilled.sequence:
+        return None
+    counts, rates = zip(*distilled.sequence, strict=True)
+    if counts[0] < 1 or counts[-1] != len(distilled.images) or any(n >= m for n, m in pairwise(counts)):
+        return f"a sequence whose counts do not rise from 1 or more up to the {len(distilled.images)} images"
+    if not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        return "a sequence with a learning rate that is not a finite number above zero"
+    return None
 
 
 def _constants_problem(distilled: Distilled) -> str | None:

@@ -226,6 +226,37 @@ def test_the_example_of_the_card_learns(
     assert (found == labels).double().mean() > 0.8
 
 
+def test_the_example_of_an_ordered_set_learns_from_all_pairs_in_turn(
+    tmp_path: Path, toy: dict[str, Any], toy_films: Callable[[int, str], tuple[Tensor, Tensor]]
+) -> None:
+    torch.set_num_threads(1)
+    toy["distilled"] = replace(toy["distilled"], sequence=((3, 0.05), (6, 0.02)))
+    folder = write_release(tmp_path / "toy", **toy)
+    text = (folder / "README.md").read_text()
+    assert "- learning rate: in this order 0.05 on the first 3 images, then 0.02 on the first 6 images" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code.count(FOLDER) == 1 and len([line for line in code.splitlines() if line]) <= 11
+    names: dict[str, Any] = {}
+    exec(code.replace(FOLDER, str(folder)), names)
+    films, labels = toy_films(60, "test")
+    with torch.no_grad():
+        found = names["network"](names["data"].normalise(films)).softmax(1).argmax(1)
+    assert (found == labels).double().mean() > 0.8
+
+    # in this order, by hand
+    network, data = names["data"].network(seed=0), toy["distilled"]
+    for n, lr in ((3, 0.05), (6, 0.02)):
+        velocity = [torch.zeros_like(p) for p in network.parameters()]
+        for _ in range(300):
+            loss = -(data.labels[:n] * network(data.images[:n]).log_softmax(1)).sum(1).mean()
+            slopes = torch.autograd.grad(loss, list(network.parameters()))
+            for p, g, v in zip(network.parameters(), slopes, velocity, strict=True):
+                p.data -= lr * v.mul_(0.9).add_(g + 5e-4 * p.data)
+    with torch.no_grad():
+        expected = network(names["data"].normalise(films))
+        torch.testing.assert_close(names["network"](names["data"].normalise(films)), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_the_card_says_what_was_measured(toy: dict[str, Any]) -> None:
     text = text_of(toy)
     for expected in (

@@ -32,7 +32,7 @@ def test_round_trip(folder: Path, toy: dict[str, Any]) -> None:
     data, distilled = medistill.load(str(folder)), toy["distilled"]
     assert torch.equal(data.images, distilled.images) and torch.equal(data.labels, distilled.labels)
     assert data.targets.tolist() == [0, 1, 2, 0, 1, 2]
-    for name in ("lr", "classes", "mean", "std", "architecture", "augment", "provenance"):
+    for name in ("lr", "sequence", "classes", "mean", "std", "architecture", "augment", "provenance"):
         assert getattr(data, name) == getattr(distilled, name)
     assert data.evaluation == toy["evaluation"] and data.folder == folder
     assert {key: value for key, value in data.audit.items() if key != "decision"} == toy["audit"]
@@ -41,6 +41,11 @@ def test_round_trip(folder: Path, toy: dict[str, Any]) -> None:
     assert torch.equal(image, distilled.images[4]) and torch.equal(label, distilled.labels[4])
     batches = list(torch.utils.data.DataLoader(data, batch_size=4))
     assert [len(x) for x, _ in batches] == [4, 2] and torch.equal(batches[1][1], distilled.labels[4:])
+
+
+def test_the_order_of_a_set_and_its_step_sizes_are_kept(tmp_path: Path, toy: dict[str, Any]) -> None:
+    toy["distilled"] = replace(toy["distilled"], sequence=((3, 0.05), (6, 1 / 3)))
+    assert load(write_release(tmp_path / "toy", **toy)).sequence == ((3, 0.05), (6, 1 / 3))
 
 
 def test_networks_come_from_their_seed(folder: Path) -> None:
@@ -159,7 +164,7 @@ def repack(folder: Path, **changes: Any) -> None:
     fields = {"images": data.images, "labels": data.labels} | changes
     metadata = {
         name: changes.get(name, getattr(data, name))
-        for name in ("lr", "classes", "mean", "std", "augment", "provenance")
+        for name in ("lr", "sequence", "classes", "mean", "std", "augment", "provenance")
     }
     metadata |= {"architecture": vars(changes.get("architecture", data.architecture)), "format": 1}
     write_tensors(
@@ -196,6 +201,23 @@ NET = Architecture("convnet", 1, 3, 16, 4, 2)
         ({"lr": "fast"}, "finite number"),
         ({"lr": True}, "finite number"),
         ({"lr": 10**400}, "OverflowError"),
+        ({"sequence": [[3, 0.1], [5, 0.1]]}, "up to the 6 images"),
+        ({"sequence": [[3, 0.1], [7, 0.1]]}, "up to the 6 images"),
+        ({"sequence": [[6, 0.1], [3, 0.1], [6, 0.1]]}, "do not rise"),
+        ({"sequence": [[3, 0.1], [3, 0.1], [6, 0.1]]}, "do not rise"),
+        ({"sequence": [[0, 0.1], [6, 0.1]]}, "do not rise from 1"),
+        ({"sequence": [[-3, 0.1], [6, 0.1]]}, "do not rise from 1"),
+        ({"sequence": [[3, 0.0], [6, 0.1]]}, "finite number above zero"),
+        ({"sequence": [[3, -0.1], [6, 0.1]]}, "finite number above zero"),
+        ({"sequence": [[3, "nan"], [6, 0.1]]}, "finite number above zero"),
+        ({"sequence": [[3, 0.1], [6, "inf"]]}, "finite number above zero"),
+        ({"sequence": [[3, 10**400], [6, 0.1]]}, "OverflowError"),
+        ({"sequence": [["inf", 0.1]]}, "ValueError"),
+        ({"sequence": [[6, "fast"]]}, "ValueError"),
+        ({"sequence": [[6, None]]}, "TypeError"),
+        ({"sequence": [[6]]}, "ValueError"),
+        ({"sequence": [6]}, "TypeError"),
+        ({"sequence": 6}, "TypeError"),
         ({"architecture": replace(NET, name="os.system")}, "not one of convnet"),
         ({"architecture": replace(NET, width=10**9)}, "no network"),
         ({"architecture": replace(NET, depth=-1)}, "no network"),

@@ -1,6 +1,7 @@
 """The notebooks hold no outputs and run from top to bottom on a shrunken config."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,15 @@ def test_a_notebook_is_kept_without_what_it_printed(name):
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_notebook_points_to_is_there(name):
+    words = "\n".join(
+        c.source for c in nbformat.read(NOTEBOOKS / name, as_version=4).cells if c.cell_type == "markdown"
+    )
+    files = re.findall(r"[\w/]+\.(?:md|yaml|py)\b", words)
+    assert files and [file for file in files if not (NOTEBOOKS.parent / file).exists()] == []
 
 
 @pytest.mark.slow

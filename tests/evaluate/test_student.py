@@ -97,6 +97,67 @@ def test_several_students_equal_torch_sgd_with_equal_draws(threads, dtype, withi
         assert not student.training and (flatten(student) - expected).norm() < within * expected.norm()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("steps", [2, 7, 10])
+def test_an_ordered_set_is_learned_pair_after_pair_by_hand(threads, steps):
+    """Steps are shared out evenly; a tenth of the last rate after half of its steps; momentum and draws go on."""
+    torch.set_num_threads(threads)
+    images, labels = films(10)
+    images = images.double()
+    sequence = [(4, 0.05), (10, 0.02)]
+    recipe = Recipe(steps=steps, batch=4, momentum=0.9, weight_decay=5e-3)
+    fitted = fit_all(images, labels, NET, 1e9, recipe, [gen(5), gen(6)], CPU, sequence=sequence)
+    # (images, rate) of each step: 7 steps are 4 (the half of 7 rounded to the even) and 3, of which 2 before the fall
+    rates = {
+        2: [(4, 0.05), (10, 0.02)],
+        7: [*[(4, 0.05)] * 4, *[(10, 0.02)] * 2, (10, 0.002)],
+        10: [*[(4, 0.05)] * 5, *[(10, 0.02)] * 3, *[(10, 0.002)] * 2],
+    }[steps]
+    for number, student in fitted:
+        replay = gen(5 + number)
+        module = NET.build(replay).double()
+        optimizer = torch.optim.SGD(module.parameters(), 1.0, momentum=0.9, weight_decay=5e-3)
+        queue, among = [], 0
+        for count, rate in rates:
+            if count != among:
+                queue, among = [], count
+            if not queue:
+                whole = torch.arange(count)
+                queue = [whole] if count <= 4 else list(torch.randperm(count, generator=replay).split(4))
+            index = queue.pop(0)
+            x = augment.apply(images[index], augment.draw(augment.OPERATIONS, len(index), replay))
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            F.cross_entropy(module(x), labels[index]).backward()
+            optimizer.step()
+        expected = flatten(module)
+        assert (flatten(student) - expected).norm() < 1e-9 * expected.norm()
+
+
+def test_a_sequence_of_one_pair_is_no_sequence_bit_for_bit():
+    images, labels = films(10)
+    for steps in (1, 9, 10):
+        recipe = Recipe(steps=steps, batch=4)
+        ((_, plain),) = fit_all(images, labels, NET, 0.05, recipe, [gen(5)], CPU)
+        ((_, ordered),) = fit_all(images, labels, NET, 1e9, recipe, [gen(5)], CPU, sequence=[(10, 0.05)])
+        assert torch.equal(flatten(plain), flatten(ordered))
+
+
+def test_every_pair_of_a_sequence_counts():
+    """Each of three step sizes and each of three counts changes the student."""
+    images, labels = films(12)
+    recipe, sequence = Recipe(steps=9, batch=16, augment=()), [(4, 0.05), (8, 0.04), (12, 0.03)]
+
+    def student(pairs):
+        ((_, net),) = fit_all(images, labels, NET, 1e9, recipe, [gen(5)], CPU, sequence=pairs)
+        return flatten(net)
+
+    whole = student(sequence)
+    for number, (count, rate) in enumerate(sequence):
+        for other in ((count, rate / 2), (count - 2, rate)):
+            assert not torch.equal(student([*sequence[:number], other, *sequence[number + 1 :]]), whole)
+
+
 def test_progress_counts_the_steps_of_all_students():
     told = []
     recipe = Recipe(steps=250, batch=4, augment=())

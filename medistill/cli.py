@@ -32,6 +32,7 @@ VERBS = {
 
 
 SHORT = {
+    "--method": ("--distill.method",),
     "--quick": ("--audit.quick", "true"),
     "--override": ("--release.override",),
     "--accept": ("--release.accept",),

@@ -142,9 +142,8 @@ def start_epochs(settings: Distill, iteration: int) -> tuple[int, int]:
     chosen, last = settings.difficulty, settings.max_start_epoch
     if not chosen.first_max:
         return chosen.min_start_epoch, last
-    first = min(chosen.first_max, last)
-    done = min(1.0, iteration / (chosen.widened_at or settings.iterations))
-    return chosen.min_start_epoch, first + int(done * (last - first))
+    first, widened = min(chosen.first_max, last), max(1, chosen.widened_at or settings.iterations - 1)
+    return chosen.min_start_epoch, first + min(iteration, widened) * (last - first) // widened
 
 
 def rehearse(kernels: Kernels, state: State, settings: Distill) -> Used:

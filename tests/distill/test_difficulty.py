@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from medistill import augment, seeds
+from medistill.cli import configure
 from medistill.config import Distill
 from medistill.config.difficulty import Difficulty
 from medistill.distill import initial
@@ -175,3 +176,13 @@ def test_the_run_is_the_same_when_all_are_off(trajectories):
 def test_wrong_settings_are_one_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         Difficulty(**changes)
+
+
+def test_the_shipped_config_has_the_published_settings():
+    config = configure("run", ["--config", "configs/cifar10_datm.yaml"])
+    settings = config.distill
+    assert settings.difficulty == Difficulty(first_max=10, widened_at=1000, labels="expert", correct=True)
+    assert settings.method == "mtt" and settings.soft_labels and settings.start == "real"
+    assert (settings.inner_steps, settings.expert_epochs, settings.max_start_epoch) == (80, 2, 20)
+    assert (settings.lr_images, settings.lr_labels, settings.ema, settings.alpha) == (100, 2, 0.9995, 0.01)
+    assert config.experts.flat.on

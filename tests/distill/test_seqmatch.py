@@ -276,6 +276,14 @@ def test_epochs_beyond_a_trajectory_and_diverging_networks_are_one_sentence(tmp_
         later_experts(material.start, material.labels, [(9, 0.01)], *arguments, fast, OPERATIONS, 1, 0)
 
 
+def test_the_shipped_config_has_the_published_settings():
+    settings = configure("run", ["--config", "configs/cifar10_seqmatch.yaml"]).distill
+    own = settings.seqmatch
+    assert settings.method == "seqmatch" and settings.importance == "off" and settings.ipc == 50
+    assert (settings.inner_steps, settings.expert_epochs, settings.lr_images, settings.lr_alpha) == (30, 2, 100, 1e-5)
+    assert own.starts == [[0, 20], [0, 20], [0, 10]] and own.alphas == [0.001, 0.01, 0.01]
+
+
 def test_from_end_to_end_killed_in_the_second_subset(tiny, tmp_path, monkeypatch):
     """Through the stages: the same bytes after a kill, evaluated in its order, with every step size in its file."""
     words = {"method": "seqmatch", "ipc": 2, "iterations": 4, "importance": "off"}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from medistill import augment, seeds, sgd
+from medistill.cli import configure
 from medistill.config import Experts, Private
 from medistill.config.experts import Flat
 from medistill.errors import UserError
@@ -152,3 +153,11 @@ def test_off_it_is_no_part_of_a_key():
 def test_wrong_settings_are_one_sentence(wrong, sentence):
     with pytest.raises(UserError, match=sentence):
         Experts(**{**wrong, "flat": Flat(**wrong["flat"])})
+
+
+def test_the_shipped_config_has_the_published_settings():
+    config = configure("run", ["--config", "configs/cifar10_ftd.yaml"])
+    assert config.experts.flat == Flat(rho=0.01, alpha=0.3)
+    settings = config.distill
+    assert settings.method == "mtt" and (settings.lr_images, settings.lr_alpha, settings.ema) == (100, 1e-5, 0.9995)
+    assert (settings.inner_steps, settings.expert_epochs, settings.max_start_epoch) == (30, 2, 20)

@@ -61,7 +61,7 @@ class Surrogate(Course):
         self.history = empty_history(self.columns)
         films, own = given.real(), given.labels.argmax(1)
         members = [(films.labels == k).nonzero().squeeze(1) for k in range(given.labels.shape[1])]
-        self._classes = [(k, real, own == k) for k, real in enumerate(members) if len(real)]
+        self._classes = [(k, real, (own == k).nonzero().squeeze(1)) for k, real in enumerate(members) if len(real)]
 
     @abstractmethod
     def iterate(self, pixels: Pixels, generator: torch.Generator) -> tuple[Pixels, float]:
@@ -83,14 +83,15 @@ class Surrogate(Course):
         every image of it goes through that very same one, as in the published code of DSA. With numbers for each
         sample the two batches, of different sizes, could not agree.
         """
-        slope, total = torch.zeros_like(images), 0.0
+        slope, losses = torch.zeros_like(images), []
         for label, members, own in self._classes:
             batch = torch.randperm(len(members), generator=generator)[: self._shared.batch].to(members.device)
             drawn = augment.draw(self.operations, 1, generator)
             x = images[own].requires_grad_()
             loss = distance(siamese(self.given.real().images[members[batch]], drawn), siamese(x, drawn), label)
             (slope[own],) = torch.autograd.grad(loss, x)
-            total += loss.item()
+            losses.append(loss.detach().double())
+        total = torch.stack(losses).sum().item()  # a GPU waits once
         require_finite(total, f"the loss of iteration {self.iteration + 1}", self._advice())
         return slope, total
 

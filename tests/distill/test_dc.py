@@ -1,6 +1,7 @@
 """DC and DSA: the distance by hand, its slope by finite differences, and an iteration spelt out with torch.optim."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from medistill import augment, seeds
 from medistill.cli import configure
 from medistill.config import Distill
-from medistill.config.surrogate import Dc
+from medistill.config.surrogate import Dc, Dm
 from medistill.distill.course import Films, Given
 from medistill.distill.dc import dc, distance_of_gradients, dsa, rows_distance
 from medistill.distill.distilled import Distilled
@@ -217,6 +218,21 @@ def test_through_the_stage(tiny, tmp_path, method):
     losses = json.loads((folder / "history.json").read_text())["loss"]
     assert len(losses) == (4 if method == "dm" else 3) and all(loss > 0 for loss in losses)
     assert any("iterations, about" in line for line in said)
+
+
+def test_the_shipped_configs_hold_the_published_settings():
+    """One thousand networks, 10 steps on the pixels and 50 epochs for ten images a class; 20,000 steps of DM."""
+    read = {name: configure("distill", ["--config", f"configs/cifar10_{name}.yaml"]) for name in ("dm", "dc", "dsa")}
+    for name, config in read.items():
+        assert config.distill.method == name and config.distill.ipc == 10 and not config.data.zca
+        assert config.net.width == 128 and config.net.depth == 3 and config.run == f"runs/cifar10_{name}"
+        assert len(config.distill.augment) == len(config.evaluate.augment) == (0 if name == "dc" else 6)
+        assert config.evaluate.steps == (300 if name == "dc" else 1000)
+    assert read["dc"].distill.dc == read["dsa"].distill.dc == Dc(1000, 10, 50)
+    assert read["dm"].distill.dm == Dm(20000)
+    published = {"lr": 0.1, "momentum": 0.5, "lr_net": 0.01, "batch": 256, "lr_students": 0.01}
+    assert published.items() <= asdict(read["dc"].distill.dc).items()
+    assert {"lr": 1.0, "momentum": 0.5, "batch": 256}.items() <= asdict(read["dm"].distill.dm).items()
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,7 @@ def test_a_packed_archive_is_to_be_unpacked(tmp_path, layout):
         told = refused(named, layout=layout)
         assert told == f"{archive.name}: still packed; unpack it, and let data.cohort name the folder {layout.folder}"
     archive.unlink()
+    (tmp_path / "a folder.zip").mkdir()
     assert f"python version of {layout.title}" in refused(tmp_path, layout=layout)
 
 

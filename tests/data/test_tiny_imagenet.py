@@ -80,6 +80,9 @@ def test_official_numbers_are_told_apart_from_a_subset(folder, monkeypatch):
     for numbers, told in (((3, 2, 1), True), ((4, 2, 1), False), ((3, 3, 1), False), ((3, 2, 2), False)):
         monkeypatch.setattr(tiny_imagenet, "OFFICIAL", numbers)
         assert ("the official number of images" in read(folder).notes[0]) is told
+    monkeypatch.setattr(tiny_imagenet, "OFFICIAL", (3, 2, 1))
+    flat(folder / "train" / "n01" / "images" / "n01_2.JPEG", 12)
+    assert read(folder).notes == (f"tiny-imagenet-200: {tiny_imagenet.NOT_OFFICIAL}",)
 
 
 def test_class_names(folder):

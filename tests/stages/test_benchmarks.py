@@ -159,9 +159,13 @@ def test_a_download_that_was_asked_for(little_cifar10, tmp_path, capsys, monkeyp
     monkeypatch.setenv("MEDISTILL_DATA", str(tmp_path / "new"))
     told = medistill("check", tmp_path / "run", capsys, config="configs/cifar10.yaml", expect=2)
     assert "neither in the current folder nor" in told and not (tmp_path / "new").exists()
+    parent = tmp_path / "new" / "cifar10"
+    parent.mkdir(parents=True)
+    unasked = {"config": "configs/cifar10.yaml", "data__cohort": "cifar10", "expect": 2}
+    assert "no batches.meta" in medistill("check", tmp_path / "run", capsys, **unasked) and not list(parent.iterdir())
     told = medistill("check", tmp_path / "run", capsys, config="configs/cifar10.yaml", data__download="true")
     assert "check: the cohort is ready" in told and "not the official files" not in told
-    assert len(list((tmp_path / "new" / "cifar10" / folder.name).iterdir())) == 7
+    assert len(list((parent / folder.name).iterdir())) == 7
 
 
 def test_an_image_folder(tmp_path, capsys):

@@ -9,6 +9,7 @@ from medistill.distill.dc import dc, dsa
 from medistill.distill.dm import dm
 from medistill.distill.dwa import dwa
 from medistill.distill.matching import iadd, mtt
+from medistill.distill.mgdd import digests, mgdd
 from medistill.distill.seqmatch import seqmatch
 
 
@@ -23,6 +24,7 @@ class Method:
         experts: whether it needs the experts' trajectories.
         films: whether it needs the training films themselves.
         shares: whether several processes can share an iteration; the first works alone otherwise.
+        digests: of the files that its settings name, which decide the result as the settings do.
     """
 
     title: str
@@ -31,6 +33,7 @@ class Method:
     experts: bool = False
     films: bool = False
     shares: bool = False
+    digests: Callable[[Distill], dict[str, str]] = lambda settings: {}
 
 
 _TRAJECTORIES = "parameters of networks trained on the films"
@@ -44,5 +47,12 @@ METHODS = {
     "dsa": Method("DSA", dsa, "gradients of networks on the training films, in every iteration", films=True),
     "dwa": Method(
         "DWA", dwa, "the training films, which teach the network that images and labels are drawn from", films=True
+    ),
+    "mgdd": Method(
+        "MGDD",
+        mgdd,
+        "the training films, in every iteration; its generator is made of them",
+        films=True,
+        digests=digests,
     ),
 }

@@ -208,7 +208,7 @@ def _work(session: Session, splits: Splits | None) -> Work:
         decides |= {"experts": experts_key(session, splits), "count": config.experts.count}
     elif splits:
         decides |= {"data": splits.train.digest, "net": asdict(config.net)}
-    return session.work("distill", decides)
+    return session.work("distill", decides | _method(session).digests(config.distill))
 
 
 def _write(session: Session, work: Work, course: Course, made: Made, known: Constants) -> list[str]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medistill import augment
-from medistill.config import Distill
+from medistill.config import Distill, require
 from medistill.config.surrogate import Dc
 from medistill.distill.course import Given
 from medistill.distill.surrogate import Pixels, Surrogate
@@ -60,11 +60,19 @@ class GradientMatching(Surrogate):
         settings: of DC.
         name: dc or dsa.
         operations: of the augmentation, in matching and in training the network.
+
+    Raises:
+        UserError: when there would be no gradient to match.
     """
 
     def __init__(self, given: Given, settings: Dc, name: str, operations: list[str]):
         super().__init__(given, settings, name, operations, settings.networks)
         self.settings = settings
+        require(
+            settings.outer > 1 or given.architecture.name != "vit",
+            f"distill.dc.outer is {settings.outer}, but a vit begins with a head of zero: before it is trained nothing "
+            "below the head has a gradient to match; give 2 or more, or choose distill.method dm",
+        )
 
     def iterate(self, pixels: Pixels, generator: torch.Generator) -> tuple[Pixels, float]:
         """One network; the loss is the sum over classes, its mean over the steps on the pixels."""

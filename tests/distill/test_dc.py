@@ -104,6 +104,31 @@ def test_a_linear_network_by_hand():
     assert distance_of_gradients(net, *images, 0).item() == pytest.approx(2 * 0.04, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vgg11", "alexnet", "vit"])
+def test_a_short_step_down_the_slope_brings_other_networks_nearer_by_its_length(name):
+    net = Architecture(name, 1, 2, 32, 32, 4).build(torch.Generator().manual_seed(0)).double()
+    g = torch.Generator().manual_seed(1)
+    real, x = (torch.randn(n, 1, 32, 32, generator=g).double().requires_grad_() for n in (3, 2))
+    far = distance_of_gradients(net, real, x, 1)
+    (slope,) = torch.autograd.grad(far, x)
+    nearer = distance_of_gradients(net, real, x - 1e-6 / slope.norm() * slope, 1)
+    assert (far - nearer).item() == pytest.approx(1e-6 * slope.norm().item(), rel=1e-3)
+
+
+def test_a_vit_needs_a_trained_head():
+    """Its head starts at zero, so all rows below it are a constant 1 apart; after some training they are not."""
+    vit = Architecture("vit", 1, 2, 16, 32, 1)
+    with pytest.raises(UserError, match=r"distill.dc.outer is 1, but a vit .* zero: .*; give 2 or more"):
+        dsa(problem(vit), Distill(augment=[]))
+    course = dsa(problem(vit), Distill(augment=[], dc=Dc(1, outer=2, inner=3, lr_net=0.1)))
+    net = vit.build(torch.Generator().manual_seed(0)).double()
+    below = sum(len(p) for p in net.parameters() if p.dim() > 1) - 2
+    x = course.given.start[2:]
+    assert distance_of_gradients(net, x, x, 1).item() == pytest.approx(below, abs=0.01)
+    course.train(net, course.given.start, torch.Generator())
+    assert distance_of_gradients(net, x, x, 1).item() < 0.1 * below
+
+
 @pytest.mark.parametrize("architecture", [GRAY, COLOUR])
 def test_iterations_equal_the_algorithm_spelt_out(architecture):
     """Everything fits into the batch, so only the networks are drawn."""

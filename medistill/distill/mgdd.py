@@ -26,8 +26,9 @@ META, ADAPT, LABELS = 0.0, 1.0, 2.0
 FEW = 4
 """From so many classes on a task is of half of them, drawn anew; of fewer there are too few subsets."""
 
-FILMS, PIECE = 4096, 512
-"""Films that the labels of the set are solved on, at most, and those whose features are computed at once."""
+FILMS, TIMES, PIECE = 1024, 4, 512
+"""Films on which a random network solves the labels of a set, or that many times the images if these are more; and
+those whose features are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,9 @@ class Mgdd(Course):
                 f"distill.mgdd.batch is {self.own.batch}, but a step makes {most} images, whose labels could answer so "
                 "few films without an error; give more, or smaller distill.mgdd.ipcs"
             )
-        if start >= min(films, FILMS):
+        if start >= films:
             raise UserError(
-                f"distill.ipc is {settings.ipc}: {start} images, whose labels are solved on {min(films, FILMS)} films; "
-                "lower it"
+                f"distill.ipc is {settings.ipc}: {start} images, whose labels are solved on {films} films; lower it"
             )
         if settings.start == "class_mean" and settings.ipc > 1:
             raise UserError(
@@ -138,7 +138,8 @@ class Mgdd(Course):
         solved = []
         for number in range(self.own.maps):
             random = seeds.generator(self.given.seed, "mgdd labels", number)
-            index = self._balanced(self.pools, min(FILMS, len(films.labels)), random)
+            count = min(max(FILMS, TIMES * len(images)), len(films.labels))
+            index = self._balanced(self.pools, count, random)
             seen = feature_map(self.features, random).to(start.device)
             real = torch.cat([seen(films.images[part]) for part in index.to(start.device).split(PIECE)])  # (B, F)
             targets = centred(films.labels[index.to(start.device)], self.classes)

@@ -39,9 +39,10 @@ class Study:
     settings: Settings = field(default_factory=Settings)
 
     def cells(self) -> Iterator[dict]:
-        arms = [(*problem, "loss") for problem in self.problems] + [(*self.problems[0], "trajectory")]
-        for seed, (d, r, width, algorithm), size in product(range(self.seeds), arms, self.sizes):
-            yield {"d": d, "r": r, "L": width, "M": size, "seed": seed, "algorithm": algorithm}
+        arms = [("loss", self.problems), ("trajectory", self.problems[:1])]
+        for algorithm, problems in arms:
+            for size, seed, (d, r, width) in product(self.sizes, range(self.seeds), problems):
+                yield {"d": d, "r": r, "L": width, "M": size, "seed": seed, "algorithm": algorithm}
 
 
 FULL = Study(

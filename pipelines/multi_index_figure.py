@@ -15,13 +15,13 @@ TICKS, LIMITS = (20, 50, 100, 200, 500), (14, 650)
 
 
 def draw(rows: Sequence[dict], noise: float, folder: Path) -> None:
-    """Write multi_index.png, energy over error by what is varied, and multi_index_needed.png."""
+    """Write multi_index_energy.png and multi_index_error.png, by what is varied, and multi_index_needed.png."""
     first = rows[0]
-    figure = new_figure(15, 7.5)
+    above, below = new_figure(10.5, 3.1), new_figure(10.5, 3.1)
     for column, (varied, title) in enumerate(VARIED.items()):
         fixed = [name for name in VARIED if name != varied]
         shown = [row for row in rows if all(row[name] == first[name] for name in fixed)]
-        over, under = (figure.add_subplot(2, len(VARIED), column + 1 + down * len(VARIED)) for down in (0, 1))
+        over, under = (figure.add_subplot(1, len(VARIED), column + 1) for figure in (above, below))
         for number, value in enumerate(sorted({row[varied] for row in shown})):
             some = [row for row in shown if row[varied] == value]
             style = {"color": COLOURS[number], "linestyle": STYLES[number], "marker": MARKERS[number]}
@@ -33,20 +33,20 @@ def draw(rows: Sequence[dict], noise: float, folder: Path) -> None:
             under.axvline(some[0]["line"], color=COLOURS[number], linestyle="dotted", linewidth=1)
             under.axhline(some[0]["all real"]["mean"], color=COLOURS[number], linewidth=0.8)
         over.set(title=f"{title} varied", ylim=(0, 1.02))
-        over.legend(fontsize=8, loc="lower right")
-        under.set(yscale="log", xlabel="stored floats M (d + 1)")
+        over.legend(fontsize=7, loc="lower right")
+        under.set(title=f"{title} varied", yscale="log")
         under.axhline(noise, color="#777777", linestyle="dashed", linewidth=1)
         for panel, name in ((over, "energy in row(B)"), (under, "test error")):
-            panel.set_ylabel(name if column == 0 else "")
+            panel.set(xlabel="stored floats M (d + 1)", ylabel=name if column == 0 else "")
             floats_along(panel)
             tidy(panel)
     others = ", ".join(f"{name} = {first[name]}" for name in VARIED if name != "algorithm")
-    figure.suptitle(
-        f"Others: {others}, algorithm {first['algorithm']}; bars: sd over seeds. Above, dotted: chance r / d. Below, "
-        "crosses: random real samples;\ndotted: r²d + L; thin: all real samples; dashed: noise floor.",
-        fontsize=10,
-    )
-    save_figure(figure, folder / "multi_index.png")
+    told = f"Others: {others}, algorithm {first['algorithm']}; bars: sd over seeds; "
+    above.suptitle(f"{told}dotted: chance r / d.", fontsize=8)
+    lines = "dotted: r²d + L; thin: all real samples; dashed: noise floor."
+    below.suptitle(f"{told}colours as in the energy's figure;\ncrosses: random real samples; {lines}", fontsize=8)
+    save_figure(above, folder / "multi_index_energy.png")
+    save_figure(below, folder / "multi_index_error.png")
     draw_needed(rows, folder / "multi_index_needed.png")
 
 

@@ -12,10 +12,12 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+STAGES = ["01_quickstart.ipynb", "02_covid19.ipynb"]
+STUDY = "03_what_distillation_stores.ipynb"
 
 
 def test_there_are_notebooks():
-    assert NAMES[:2] == ["01_quickstart.ipynb", "02_covid19.ipynb"]
+    assert [*STAGES, STUDY] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,13 +38,24 @@ def test_what_a_notebook_points_to_is_there(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_notebook_runs(name, tiny, tmp_path):
     """Guards what a newcomer runs first: each cell of each notebook, on the tiny cohort (about 30 s each)."""
-    copy = tmp_path / name
-    copy.write_bytes((NOTEBOOKS / name).read_bytes())
     shrunk = tiny.options(tmp_path / "run", "--data.columns", "{}", "--track", "false")
-    options = shlex.join(shrunk[2:])  # the notebook names its own run
+    run(name, tmp_path, shlex.join(shrunk[2:]))  # the notebook names its own run
+    assert list(tmp_path.glob("runs/*/audit-*/audit.json"))
+
+
+def test_the_notebook_on_what_is_stored_runs(tmp_path):
+    """Its study's modules lie in pipelines/."""
+    (tmp_path / "pipelines").symlink_to(NOTEBOOKS.parent / "pipelines")
+    run(STUDY, tmp_path, "--quick")
+
+
+def run(name: str, folder: Path, options: str) -> None:
+    """Run a copy of a notebook in a folder."""
+    copy = folder / name
+    copy.write_bytes((NOTEBOOKS / name).read_bytes())
     words = [
         sys.executable,
         "-m",
@@ -54,8 +67,6 @@ def test_a_notebook_runs(name, tiny, tmp_path):
         "-q",
         str(copy),
     ]
-    done = subprocess.run(
-        words, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"MEDISTILL_OPTIONS": options}
-    )
+    environment = os.environ | {"MEDISTILL_OPTIONS": options}
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    assert list(tmp_path.glob("runs/*/audit-*/audit.json"))

@@ -43,7 +43,10 @@ def table(plan: Mapping, found: Sequence[tuple[str, str, dict]]) -> list[dict]:
     """A line of each arm at each place; a method's differences to its start images are paired over seeds."""
     seeds: dict[tuple[str, str], list[dict]] = {}
     for where, arm, row in found:
-        seeds.setdefault((where, arm), []).append(row)
+        if arm != FULL:
+            seeds.setdefault((where, arm), []).append(row)
+        elif not any(other.split("/")[0] == where.split("/")[0] for other, name in seeds if name == FULL):
+            seeds[where, FULL] = [row]  # the same at every budget and distillation seed
     lines = []
     for (where, arm), runs in seeds.items():
         data, ipc = where.split("/")

@@ -17,7 +17,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from importance_table import table
+from importance_table import markdown, table
 
 from medistill.cli import configure
 from medistill.errors import UserError
@@ -88,7 +88,9 @@ def main() -> None:
                 where = f"{data}/{ipc}/{name if arm == 'distilled' else arm}"
                 rows.setdefault(where, []).append(row | ({"lr_importance": step} if arm == "distilled" else {}))
     if not chosen.only and chosen.seed is None and ranks == 1:
-        write_json(Path("docs/results/importance.json"), table(rows))
+        found = table(rows)
+        write_json(Path("docs/results/importance.json"), found)
+        print(markdown(found))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ from medistill.evaluate.compare import holm, paired
 from medistill.evaluate.evaluation import FULL
 from medistill.files import plain
 
+HEAD = (
+    "trained on", "sets", "step on W", "balanced accuracy", "AUROC, positive class", "share of full",
+    "minus MTT, balanced accuracy [95 %], p (Holm)", "minus MTT, AUROC",
+)  # fmt: skip
 SHOWN = ("balanced_accuracy", "auroc_macro", "auroc_positive")
 
 
@@ -70,3 +74,42 @@ def same(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def spread(values: np.ndarray) -> float | None:
     """Standard deviation of more than one value."""
     return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def markdown(found: dict) -> str:
+    """The tables of docs/importance.md."""
+    parts = []
+    for where in dict.fromkeys(place.rsplit("/", 1)[0] for place in found["rows"]):
+        lines = {
+            place.rsplit("/", 1)[1]: line for place, line in found["rows"].items() if place.startswith(f"{where}/")
+        }
+        data, ipc = where.split("/")
+        parts.append(f"{data}, {ipc} image{'s' * (ipc != '1')} a class ({lines['MTT']['images']}):\n")
+        parts.append(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+        order = [FULL, "herding", "k-means", "random real", "MTT"]
+        parts += [_line(name, lines[name]) for name in [*order, *(n for n in lines if n not in order)] if name in lines]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _line(name: str, line: dict) -> str:
+    mean, sets, gaps = line["mean"], line["sd_over_sets"]["balanced_accuracy"], line.get("against_mtt", {})
+    shown = {
+        metric: f"{gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        for metric, gap in gaps.items()
+        if gap["low"] is not None and "IADD" in name
+    }
+    p = gaps.get("balanced_accuracy", {})
+    tested = f", {p['p']:.2f} ({p['p_adjusted']:.2f})" if "p_adjusted" in p else ""
+    cells = (
+        name,
+        str(line["distillation_seeds"]),
+        "" if line["lr_importance"] is None or name == "MTT" else f"{line['lr_importance']:g}",
+        f"{mean['balanced_accuracy']:.3f} ± {line['sd_over_networks']['balanced_accuracy']:.3f}"
+        + ("" if sets is None else f" ({sets:.3f})"),
+        f"{mean['auroc_positive']:.3f}",
+        f"{line['share_of_full']:.2f}",
+        shown.get("balanced_accuracy", "") + (tested if shown else ""),
+        shown.get("auroc_positive", ""),
+    )
+    return f"| {' | '.join(cells)} |"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medistill.files import read_metadata
 
@@ -270,3 +271,74 @@ def test_the_study_of_importance_shrunk(tiny, tmp_path):
         assert paired["difference"] == pytest.approx(one["mean"][metric] - mtt["mean"][metric], abs=1e-12)
     full = rows["tiny/1/full data"]["mean"]["balanced_accuracy"]
     assert mtt["share_of_full"] == pytest.approx(mtt["mean"]["balanced_accuracy"] / full)
+
+
+@pytest.mark.slow
+def test_the_benchmark_shrunk(tiny, tmp_path):
+    """Guards the table of all methods: step sizes from validation, same students, a rerun that does nothing (about 40 s)."""
+    shrunk = [
+        "--data.columns",
+        "{}",
+        "--track",
+        "false",
+        "--evaluate.resamples",
+        "20",
+        "--evaluate.baselines",
+        "false",
+        "--distill.iterations",
+        "4",
+        "--evaluate.steps",
+        "10",
+    ]
+    seqmatch = {"distill.method": "seqmatch", "distill.seqmatch.epochs": 4, "distill.seqmatch.student_steps": 5}
+    mtt, dm = {"distill.method": "mtt"}, {"distill.method": "dm", "distill.dm.iterations": 2, "distill.dm.batch": 8}
+    plan = {
+        "machine": "any",
+        "seeds": [0, 1],
+        "common": {"distill.start": "noise"},
+        "data": {"tiny": {"config": "plan_config.yaml", "settings": {}, "ipc": {1: {}, 2: {"distill.batch": 3}}}},
+        "methods": {
+            "MTT": {"settings": mtt, "tune": "distill.lr_images", "grid": [1, 1e30], "marks": "t"},
+            "DM": {
+                "settings": dm,
+                "at": {"tiny/2": {"distill.dm.iterations": 3}},
+                "tune": "distill.dm.lr",
+                "grid": [1, 10],
+            },
+            "SeqMatch": {"settings": seqmatch, "tune": "distill.lr_images", "grid": [1], "least_ipc": 2},
+        },
+        "marks_of_all": "w",
+        "marks": {"w": "width", "t": "iterations"},
+        "published": {"tiny/1": {"MTT": 46.2}},
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    (tmp_path / "plan_config.yaml").write_text("distill: {ipc: 1}\n")
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    words = [sys.executable, PIPELINES / "benchmark.py", "--plan", "plan.yaml"]
+    more = ["--", *tiny.options(tmp_path / "run", *shrunk)]
+    said, written = [], []
+    for options in (["--only", "tiny/2/DM"], [], ["--table"]):
+        done = subprocess.run([*words, *options, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(done.stdout)
+        written.append({path.suffix: path.read_bytes() for path in (tmp_path / "docs" / "results").glob("plan.*")})
+    assert written[0] == {} and set(written[1]) == {".json", ".csv", ".md", ".png"} and written[1] == written[2]
+    assert "benchmark:" not in said[1] and "distill:" not in said[2], said
+    found = json.loads(written[1][".json"])
+    rows = {(row["ipc"], row["arm"]): row for row in found["rows"]}
+    others = {"the start images", "random real", "k-means", "herding"}
+    assert set(rows) == {(1, name) for name in {"MTT", "DM", *others}} | {
+        (2, name) for name in {"MTT", "DM", "SeqMatch", *others}
+    } | {("", "full data")}
+    for ipc in (1, 2):
+        dm_row, start = rows[ipc, "DM"], rows[ipc, "the start images"]
+        tried = {float(step): score for step, score in dm_row["validation_by_step"].items()}
+        assert set(tried) == {1, 10} and tried[dm_row["step"]] == max(tried.values())
+        assert (dm_row["sets"], dm_row["networks"], dm_row["images"]) == (2, 2, 3 * ipc)
+        assert dm_row["minus_start"] == pytest.approx(dm_row["accuracy"] - start["accuracy"])
+        assert dm_row["beats_its_start"] in ("yes", "no", "not shown")
+        assert rows[ipc, "MTT"]["step"] == 1  # at the other one it does not come to an end
+    assert (rows[1, "MTT"]["published"], rows[1, "MTT"]["marks"], rows[2, "MTT"]["published"]) == (46.2, "wt", None)
+    lines = written[1][".csv"].decode().splitlines()
+    assert len(lines) == len(rows) + 1 and "| MTT |" in written[1][".md"].decode()
+    assert "MARKED" not in json.dumps(found) and str(tmp_path) not in json.dumps(found)

@@ -275,7 +275,7 @@ def test_the_study_of_importance_shrunk(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmark_shrunk(tiny, tmp_path):
-    """Guards the table of all methods: step sizes from validation, same students, a rerun that does nothing (about 40 s)."""
+    """Guards the table of all methods: step sizes from validation, a rerun that does nothing (about 40 s)."""
     shrunk = [
         "--data.columns",
         "{}",

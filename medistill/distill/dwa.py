@@ -31,7 +31,8 @@ class DirectedWeights(Course):
     Recovery takes the numbers of an image within its class one after another: one start image a class is a batch, the
     teacher's parameters are moved up the batch's loss, and the pixels are moved down cross entropy and the distance
     between the batch's statistics and the teacher's. Every number begins at the teacher as the squeeze left it and at
-    its own start images, so numbers do not depend on each other.
+    its own start images, so numbers do not depend on each other. With two classes a batch is two images, whose
+    statistics are held to those of all films: on PneumoniaMNIST the result was worse than its real start.
 
     What leaks: the running means and variances of the films' features, on which images are drawn, the range of the
     films' values in each channel, at which pixels are clipped, and the teacher's opinion of each image, with all that

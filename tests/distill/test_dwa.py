@@ -165,14 +165,16 @@ def plain_recovery(course, number):
 
 @pytest.mark.parametrize("architecture", [GRAY, COLOR], ids=["one channel", "three channels"])
 def test_the_recovery_follows_a_plain_loop(architecture):
-    course = run(begin(architecture, lr=5.0))
+    course = begin(architecture, lr=0.5)
+    course.given = replace(course.given, start=4 * course.given.start)  # beyond the films' range, so pixels are clipped
+    run(course)
     for number in range(2):
         x = plain_recovery(course, number)
         torch.testing.assert_close(course.images[number::2], x, rtol=1e-7, atol=1e-9)
         assert (x - course.given.start[number::2]).abs().mean() > 0.1
     films = course.given.films.images
     ends = [films.amin((0, 2, 3), keepdim=True), films.amax((0, 2, 3), keepdim=True)]
-    assert any((course.images == end).any() for end in ends), "some pixel was clipped"
+    assert all((course.images == end).any() for end in ends)
 
 
 def test_the_squeeze_follows_torch_sgd_and_its_cosine_schedule():

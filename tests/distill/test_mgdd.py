@@ -74,7 +74,7 @@ def test_two_equal_images_keep_labels_and_gradients_finite():
 
 
 def test_labels_as_probabilities_by_hand():
-    labels = torch.tensor([[0.5, -0.5], [-0.2, 0.2], [1.5, 0.5], [-1.0, -1.0]])
+    labels = torch.tensor([[1.0, -1.0], [-0.2, 0.2], [1.5, 0.5], [-1.0, -1.0]])
     expected = torch.tensor([[1.0, 0.0], [0.3, 0.7], [2 / 3, 1 / 3], [0.5, 0.5]])
     torch.testing.assert_close(probabilities(labels), expected)
     torch.testing.assert_close(centred(torch.tensor([1]), 4), torch.tensor([[-0.25, 0.75, -0.25, -0.25]]))

@@ -41,7 +41,9 @@ _TRAJECTORIES = "parameters of networks trained on the films"
 METHODS = {
     "iadd": Method("IADD", iadd, _TRAJECTORIES, experts=True, shares=True),
     "mtt": Method("MTT", mtt, _TRAJECTORIES, experts=True, shares=True),
-    "seqmatch": Method("SeqMatch", seqmatch, f"{_TRAJECTORIES}, in part by itself", experts=True, films=True),
+    "seqmatch": Method(
+        "SeqMatch", seqmatch, f"{_TRAJECTORIES}; those of later subsets it trains itself", experts=True, films=True
+    ),
     "dm": Method("DM", dm, "mean features of the training films, in every iteration", films=True),
     "dc": Method("DC", dc, "gradients of networks on the training films, in every iteration", films=True),
     "dsa": Method("DSA", dsa, "gradients of networks on the training films, in every iteration", films=True),

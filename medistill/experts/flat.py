@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from medistill import sgd
+from medistill.config.experts import Flat
 from medistill.kernels import Kernels
 
 EPSILON = 1e-12
@@ -40,6 +41,11 @@ class FlatTask(sgd.Task):
         """Kernels whose descents are GSAM's."""
         device = self.starts[0].device
         return FlatKernels(self.rho, self.alpha, self.net, device, self.batch, self.compiled, networks)
+
+
+def as_settings_say(task: sgd.Task, settings: Flat) -> sgd.Task:
+    """The task itself, or with GSAM's steps where they are on."""
+    return FlatTask(**vars(task), rho=settings.rho, alpha=settings.alpha) if settings.on else task
 
 
 class FlatKernels(Kernels):

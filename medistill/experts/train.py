@@ -9,7 +9,7 @@ from torch import Tensor
 from medistill import augment, seeds, sgd
 from medistill.config import Experts
 from medistill.errors import UserError
-from medistill.experts.flat import FlatTask
+from medistill.experts.flat import as_settings_say
 from medistill.nets import Architecture, Flat, flatten
 from medistill.resources import Used
 
@@ -56,8 +56,7 @@ def train_experts(
     batch = min(settings.batch, len(images))
     kept = (settings.epochs + 1) * starts[0].nbytes if starts else 0
     task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count, kept=kept)
-    if settings.flat.on:
-        task = FlatTask(**vars(task), rho=settings.flat.rho, alpha=settings.flat.alpha)
+    task = as_settings_say(task, settings.flat)
     rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
     with closing(sgd.train(task, settings.epochs * len(images), compiled, rehearsal, told)) as reports:

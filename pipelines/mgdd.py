@@ -88,7 +88,8 @@ def sets(kind: str, one: Session, films: Splits, file: Path, seed: int, seconds:
         course = METHODS["mgdd"].begin(given, settings)
         for steps in (0, FEW, MANY):
             if steps:
-                finished(course, seconds, f"{name}, adaptation, {steps} steps", steps)
+                told = f"{len(SEEDS)} adaptations, {name}, steps {course.iteration + 1} to {steps}"
+                finished(course, seconds, told, steps)
             before = time.perf_counter(), time.process_time()
             made = {ipc: course.generate(*starts(kind, films, ipc, seed)) for ipc in IPCS}
             seconds["three sets from a generator"] = time.perf_counter() - before[0]

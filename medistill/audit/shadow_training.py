@@ -21,6 +21,7 @@ from medistill.config import Experts
 from medistill.distill.course import Course
 from medistill.errors import UserError
 from medistill.evaluate.student import Recipe, fit_all, predict
+from medistill.experts.flat import as_settings_say
 from medistill.experts.trajectory import Trajectories
 from medistill.kernels import soft_cross_entropy
 from medistill.nets import Architecture, Flat, flatten
@@ -61,7 +62,7 @@ def train_on_parts(
     compiled: bool | None = None,
     told: Callable[[Used], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Train a network on each part of the films by plain SGD, all in one call.
+    """Train a network on each part of the films as the experts are, all in one call.
 
     An epoch shows `films` films of each part, drawn anew without replacement, so that networks on parts of different
     size keep in step and can be stacked.
@@ -90,6 +91,7 @@ def train_on_parts(
     batch = min(settings.batch, films)
     kept = (settings.epochs + 1) * starts[0].nbytes
     task = sgd.Task(net, starts, courses, batch, settings.momentum, kept=kept)
+    task = as_settings_say(task, settings.flat)
     rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
     with closing(sgd.train(task, settings.epochs * films, compiled, rehearsal, told)) as reports:

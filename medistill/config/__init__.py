@@ -84,6 +84,8 @@ class Config:
         """The trajectories must reach as far as the epochs that are matched."""
         if self.distill.method not in TRAJECTORY:
             return
+        if self.distill.method == "seqmatch" and self.distill.seqmatch.starts:
+            return  # which take the place of these; the method checks them before its first iteration
         last = self.distill.max_start_epoch - 1 + self.distill.expert_epochs
         rows = "experts.private.rows" if self.experts.private.on else "experts.epochs"
         require(

@@ -152,3 +152,27 @@ class Distill:
         for name in ("momentum", "ema"):
             require(0 <= getattr(self, name) < 1, f"distill.{name} is {getattr(self, name)}; give 0 up to below 1")
         check_augment("distill.augment", self.augment)
+        self._require_match()
+
+    def _require_match(self) -> None:
+        """No setting may be silently without effect, or come to nothing hours later."""
+        chosen = self.difficulty
+        require(
+            not chosen.on or self.method in TRAJECTORY,
+            f"distill.difficulty is set, but distill.method {self.method} matches no trajectories; leave it out or "
+            f"choose one of {', '.join(TRAJECTORY)}",
+        )
+        require(
+            chosen.labels == "class" or self.soft_labels,
+            "distill.difficulty.labels is expert, but labels are not learned; set distill.soft_labels to true",
+        )
+        require(
+            not chosen.correct or self.start == "real",
+            f"distill.difficulty.correct is true, but distill.start is {self.start}, which takes no film; set it to "
+            "false, or start from real",
+        )
+        require(
+            self.method != "seqmatch" or self.ipc >= self.seqmatch.subsets,
+            f"distill.ipc is {self.ipc}, but each of distill.seqmatch.subsets {self.seqmatch.subsets} needs an image "
+            "of every class; raise the first or lower the second",
+        )

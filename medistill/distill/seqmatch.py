@@ -114,7 +114,6 @@ class SeqMatching(Course):
             alpha,
             sequence if own.subsets > 1 else (),
             provenance={
-                "method": "SeqMatch",  # without weights too, which are what tells IADD from MTT
                 "importance": settings.importance,
                 "subsets": own.subsets,
                 "experts": len(self.given.experts()),

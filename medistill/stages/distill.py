@@ -214,6 +214,7 @@ def _work(session: Session, splits: Splits | None) -> Work:
 def _write(session: Session, work: Work, course: Course, made: Made, known: Constants) -> list[str]:
     """Write the distilled set, its history and pictures, and return the names of the files."""
     settings, method = session.config.distill, _method(session)
+    unweighted = made.provenance.get("importance") == "off"
     final = Distilled(
         images=made.images.cpu(),
         labels=made.labels.cpu(),
@@ -226,7 +227,7 @@ def _write(session: Session, work: Work, course: Course, made: Made, known: Cons
         augment=tuple(settings.augment),
         sequence=made.sequence,
         provenance={
-            "method": METHODS["mtt"].title if made.provenance.get("importance") == "off" else method.title,
+            "method": METHODS["mtt"].title if unweighted and method is METHODS["iadd"] else method.title,
             "start": settings.start,
             "iterations": course.total,
             "reads": method.reads,

@@ -155,9 +155,9 @@ def test_the_run_is_the_same_when_all_are_off(trajectories):
     """Sets that were distilled before it was there are found again, and are the same."""
     assert "difficulty" not in Distill().decides()
     for name, value in (("min_start_epoch", 1), ("first_max", 2), ("widened_at", 3), ("labels", "expert")):
-        changed = Distill(difficulty=Difficulty(**{name: value}))
+        changed = Distill(soft_labels=True, difficulty=Difficulty(**{name: value}))
         assert changed.decides()["difficulty"][name] == value
-    assert Distill(difficulty=Difficulty(correct=True)).decides()["difficulty"]["correct"] is True
+    assert Distill(start="real", difficulty=Difficulty(correct=True)).decides()["difficulty"]["correct"] is True
     off, whole = (iadd(given(trajectories), replace(SETTINGS, difficulty=d)) for d in (Difficulty(), Difficulty(0, 4)))
     for course in (off, whole):
         for _ in course.run():
@@ -186,3 +186,17 @@ def test_the_shipped_config_has_the_published_settings():
     assert (settings.inner_steps, settings.expert_epochs, settings.max_start_epoch) == (80, 2, 20)
     assert (settings.lr_images, settings.lr_labels, settings.ema, settings.alpha) == (100, 2, 0.9995, 0.01)
     assert config.experts.flat.on
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "dm", "difficulty": Difficulty(first_max=2)}, "matches no trajectories"),
+        ({"difficulty": Difficulty(labels="expert")}, "labels are not learned; set distill.soft_labels to true"),
+        ({"difficulty": Difficulty(correct=True)}, "distill.start is noise, which takes no film"),
+        ({"method": "seqmatch", "ipc": 1}, "distill.ipc is 1, but each of distill.seqmatch.subsets 2"),
+    ],
+)
+def test_no_setting_is_silently_without_effect(settings, message):
+    with pytest.raises(UserError, match=message):
+        Distill(**settings)

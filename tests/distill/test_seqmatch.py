@@ -251,7 +251,7 @@ def test_labels_of_an_expert_reach_every_subset(tmp_path):
 
 def test_what_a_set_says_of_itself(tmp_path):
     told = finished(given(tmp_path), replace(SETTINGS, iterations=1)).made().provenance
-    assert told == {"method": "SeqMatch", "importance": "off", "subsets": 2, "experts": 2, "later_experts": 2}
+    assert told == {"importance": "off", "subsets": 2, "experts": 2, "later_experts": 2}
 
 
 @pytest.mark.parametrize(

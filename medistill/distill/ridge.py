@@ -1,20 +1,23 @@
 """Ridge regression on random features, and the labels of synthetic images that serve it best, in closed form."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from medistill.nets import Architecture
+from medistill.nets.embedding import embedding
+
+Features = Callable[[Tensor], Tensor]
 
 NEGLIGIBLE = 1e-7
 """Share of a column's length that keeps least squares solvable where two synthetic images are the same."""
 
 
-def feature_map(architecture: Architecture, generator: torch.Generator) -> nn.Module:
-    """A random network without its last linear layer: (B, C, H, W) -> (B, F); its parameters stay as they are."""
-    module = architecture.build(generator).requires_grad_(False).eval()
-    *_, last = (name for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
-    module.set_submodule(last, nn.Identity())
-    return module
+def feature_map(architecture: Architecture, generator: torch.Generator, device: torch.device) -> Features:
+    """A random network up to its last linear layer: (B, C, H, W) -> (B, F); its parameters stay as they are."""
+    return partial(embedding, architecture.build(generator).requires_grad_(False).eval().to(device))
 
 
 def solve(synthetic: Tensor, real: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tensor]:

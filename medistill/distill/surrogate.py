@@ -3,7 +3,6 @@
 Each iteration has a fresh network, which stands in (a surrogate) for those that will be trained on the images.
 """
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +17,6 @@ from medistill.resources import Used, watch
 
 Distance = Callable[[Tensor, Tensor, int], Tensor]
 """A scalar of the real films (B, C, H, W) and the synthetic images (ipc, C, H, W) of a class, and its number."""
-
-# torch's own generator, from which networks are built, is one for all threads, and the audit distils in several
-_BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,7 @@ class Surrogate(Course):
 
     def network(self, generator: torch.Generator) -> nn.Module:
         """A fresh one where the images are."""
-        with _BUILDING:
-            return self.given.architecture.build(generator).to(self.given.start)
+        return self.given.architecture.build(generator).to(self.given.start)
 
     def slope(self, distance: Distance, images: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
         """Derivative (M, C, H, W) of the distance, summed over classes, in the images; and the distance.

@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from medistill.errors import UserError
+from medistill.nets.embedding import embedding
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -82,27 +83,10 @@ def herding_subset(features: Tensor, labels: Tensor, ipc: int, groups: Tensor | 
 def features(module: nn.Module, images: Tensor, device: torch.device, batch: int = 256) -> Tensor:
     """What the last linear layer of a network receives, (N, F) float32 on the CPU, for images (N, C, H, W).
 
-    In evaluation mode, images normalised as in training. The last layer is the last one called, so it may stand
-    anywhere in the module. Raises ValueError for a network without a linear layer.
+    In evaluation mode, images normalised as in training. Raises ValueError for a network without a linear layer.
     """
-    seen: list[Tensor] = []
-
-    def keep(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[:] = [inputs[0].flatten(1).float().cpu()]
-
-    hooks = [layer.register_forward_pre_hook(keep) for layer in module.modules() if isinstance(layer, nn.Linear)]
-    if not hooks:
-        raise ValueError("features: the network has no linear layer")
     module.to(device).eval()
-    parts = []
-    try:
-        for part in images.split(batch):
-            module(part.to(device))
-            parts += seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.cat(parts)
+    return torch.cat([embedding(module, part.to(device)).float().cpu() for part in images.split(batch)])
 
 
 def _classes(labels: Tensor, ipc: int, groups: Tensor | None) -> list[tuple[Tensor, Numbers]]:

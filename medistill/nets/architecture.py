@@ -1,5 +1,6 @@
 """Networks by name and size."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ from medistill.nets.densenet import densenet121
 from medistill.nets.resnet import resnet18
 from medistill.nets.vgg import vgg11
 from medistill.nets.vit import vit
+
+# torch's own generator, from which layers draw their start, is one for all threads
+_BUILDING = threading.Lock()
 
 Build = Callable[[int, int, int, int, int], nn.Module]
 """A network of channels, classes, size, width and depth, drawn from torch's global generator."""
@@ -47,7 +51,7 @@ class Architecture:
         """
         if wrong := misfit(self.name, self.size, self.width, self.depth):
             raise UserError(wrong)
-        with torch.random.fork_rng(devices=[]):
+        with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             return NETWORKS[self.name](self.channels, self.classes, self.size, self.width, self.depth)
 

@@ -83,12 +83,12 @@ def test_labels_as_probabilities_by_hand():
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "vit"])
 def test_features_are_what_the_last_linear_layer_receives(name):
     architecture = Architecture(name, 1, 3, 32, 32, 4)
-    seen = feature_map(architecture, torch.Generator().manual_seed(4))
+    seen = feature_map(architecture, torch.Generator().manual_seed(4), torch.device("cpu"))
     whole = architecture.build(torch.Generator().manual_seed(4)).eval()
     *_, last = (layer for layer in whole.modules() if isinstance(layer, nn.Linear))
     x = normal(0, 2, 1, 32, 32).float()
     torch.testing.assert_close(last(seen(x)), whole(x))
-    assert not any(parameter.requires_grad for parameter in seen.parameters())
+    assert not seen(x).requires_grad
 
 
 def moved(channels, width):

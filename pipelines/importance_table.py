@@ -84,7 +84,8 @@ def markdown(found: dict) -> str:
             place.rsplit("/", 1)[1]: line for place, line in found["rows"].items() if place.startswith(f"{where}/")
         }
         data, ipc = where.split("/")
-        parts.append(f"{data}, {ipc} image{'s' * (ipc != '1')} a class ({lines['MTT']['images']}):\n")
+        images = next(line["images"] for name, line in lines.items() if name != FULL)
+        parts.append(f"{data}, {ipc} image{'s' * (ipc != '1')} a class ({images}):\n")
         parts.append(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
         order = [FULL, "herding", "k-means", "random real", "MTT"]
         parts += [_line(name, lines[name]) for name in [*order, *(n for n in lines if n not in order)] if name in lines]

@@ -44,6 +44,10 @@ def session(plan: dict, data: str, ipc: int, seed: int, method: dict, more: list
     return Session(configure("run", ["--config", place["config"], *words, *more]))
 
 
+def seeds_of(plan: dict, data: str) -> list[int]:
+    return plan["data"][data].get("seeds", plan["seeds"])
+
+
 def row(measured) -> dict:
     arm = measured.arm
     return {
@@ -68,7 +72,7 @@ def tuned(plan: dict, data: str, ipc: int, method: dict, more: list[str], run: b
     steps = {}
     for step in method["grid"]:
         try:
-            one = session(plan, data, ipc, plan["seeds"][0], at_step(method, step), more)
+            one = session(plan, data, ipc, seeds_of(plan, data)[0], at_step(method, step), more)
             steps[step] = cell(one, run)["validation"]
         except UserError as error:
             if "diverge" not in str(error) and "finite" not in str(error) and run:
@@ -101,13 +105,13 @@ def rows(plan: dict, only: str, more: list[str], run: bool) -> Iterator[tuple[st
                 continue
             try:
                 step, steps = tuned(plan, data, ipc, method, more, run)
-                for seed in plan["seeds"]:
+                for seed in seeds_of(plan, data):
                     found = cell(session(plan, data, ipc, seed, at_step(method, step), more), run)
                     yield where, name, found | {"seed": seed, method["tune"]: step, "validation_by_step": steps}
             except UserError as error:
                 if run:
                     print(f"benchmark: {where}/{name}: {error}", flush=True)
-        for ipc, seed in product(place["ipc"], plan["seeds"]):
+        for ipc, seed in product(place["ipc"], seeds_of(plan, data)):
             if f"{data}/{ipc}/references".startswith(only):
                 base = next(iter(plan["methods"].values()))
                 try:

@@ -361,3 +361,12 @@ def test_other_networks_have_a_table_of_their_own(content):
     text = section(tree, "results").text()
     assert text.count("fails on validation patients") == 1 and "0.610 ± 0.020" in text
     assert "others were not measured" not in section(tree, "limits").text()
+
+
+def test_a_method_without_experts_says_what_it_reads(content):
+    made = {"method": "DM", "reads": "mean features of the films", "iterations": 5, "selected": "last iteration"}
+    other = replace(content, record=content.record | {"method": made}, history={"loss": [3.0, 2.0]})
+    section = next(part for part in Reader(render(other)).root.all() if part.attributes.get("id") == "training")
+    told = " ".join(section.text().split())
+    assert "Method DM. What it takes from the films: mean features of the films. What stopped it" in told
+    assert "The loss went from 3.000 to 2.000 in 5 iterations." in told and "alpha" not in told

@@ -79,5 +79,7 @@ def test_how_scores_are_calibrated(content):
 def test_the_loss_is_that_of_the_iterations_that_were_not_skipped(content):
     one = said(loss(content, Numbers(content.sources)))
     assert one == "The unweighted matching loss went from 1.250 to 0.500 in 300 iterations."
+    other = replace(content, history={"loss": [3.0, 2.0], "phase": [0.0, 1.0]})
+    assert said(loss(other, Numbers(other.sources))) == "The loss went from 3.000 to 2.000 in 300 iterations."
     none = replace(content, history={"loss_unweighted": [None, None]})
     assert said(loss(none, Numbers(none.sources))) == "Every iteration was skipped."

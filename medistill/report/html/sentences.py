@@ -81,13 +81,15 @@ def _told(content: Content, numbers: Numbers) -> Markup:
 
 def loss(content: Content, numbers: Numbers) -> Markup:
     """How the distillation's loss went, from the first to the last iteration that was not skipped."""
-    losses = content.history["loss_unweighted"]
-    known = [i for i, value in enumerate(losses) if value is not None]
+    unweighted = "loss_unweighted" in content.history
+    name = "loss_unweighted" if unweighted else "loss"
+    known = [i for i, value in enumerate(content.history[name]) if value is not None]
     if not known:
         return Markup("Every iteration was skipped.")
-    return Markup("The unweighted matching loss went from {} to {} in {} iterations.").format(
-        numbers.number("history", "loss_unweighted", known[0]),
-        numbers.number("history", "loss_unweighted", known[-1]),
+    return Markup("The {} went from {} to {} in {} iterations.").format(
+        "unweighted matching loss" if unweighted else "loss",
+        numbers.number("history", name, known[0]),
+        numbers.number("history", name, known[-1]),
         numbers.number("record", "method", "iterations", kind="count"),
     )
 

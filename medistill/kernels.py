@@ -199,10 +199,12 @@ def _compile(net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Cal
         net = net.for_compiler()
         # layers are channels-last already; C++ throughout lets other threads run Python meanwhile
         options = {"layout_optimization": False, "cpp_wrapper": True}
-    graph = make_fx(lambda *inputs: function(net, *inputs))(*arguments)
+    # one tensor given twice would be one input of the graph, and the other would go unseen for ever
+    apart = [argument.clone() for argument in arguments]
+    graph = make_fx(lambda *inputs: function(net, *inputs))(*apart)
     for node in graph.graph.nodes:
         node.meta.clear()  # shapes as make_fx saw them, which the backend finds out for itself
-    ready: Callable[..., Any] = torch._inductor.compile(graph, list(arguments), options)
+    ready: Callable[..., Any] = torch._inductor.compile(graph, apart, options)
     ready(*arguments)
     return ready
 

@@ -101,6 +101,15 @@ def test_compiled_kernels_are_as_right_as_eager_ones():
         assert relative(mine.double(), exact) < 2e-5
 
 
+def test_what_was_compiled_for_one_tensor_given_twice_still_takes_two(monkeypatch):
+    """A rehearsal may give theta in the place of v; the function it leaves behind serves the whole run."""
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
+    net, theta, x, y, v = problem()
+    compiled = module._compile(net, module._adjoint, theta, x, y, theta)
+    for mine, exact in zip(compiled(theta, x, y, v), module._adjoint(net, theta, x, y, v), strict=True):
+        assert relative(mine, exact) < 1e-12
+
+
 def test_one_function_is_compiled_a_shape_a_network_and_a_number_of_threads(monkeypatch):
     """A batch that its pieces do not divide is filled up; what differs in anything else is a function of its own."""
     compiled = []

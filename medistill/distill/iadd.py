@@ -152,14 +152,14 @@ def rehearse(kernels: Kernels, state: State, settings: Distill) -> Used:
     The first step warms up (and compiles), the median of three more is multiplied by J; the bytes are the peak of
     all of them and the stored parameters.
     """
-    theta = torch.randn_like(state.weight) / 100
+    theta, v = torch.randn_like(state.weight) / 100, torch.randn_like(state.weight) / 100
     batch = _batch(state, settings)
     taken = []
     with watch(state.images.device) as all_four:
         for _ in range(4):
             with watch(state.images.device, memory=False) as step:
                 kernels.slope(theta, state.images[:batch], state.labels[:batch])
-                kernels.adjoint(theta, state.images[:batch], state.labels[:batch], theta)
+                kernels.adjoint(theta, state.images[:batch], state.labels[:batch], v)
             taken.append(step.seconds)
     stored = theta.nbytes * (settings.inner_steps + 1)
     held = None if all_four.bytes is None else all_four.bytes + stored

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from medistill import seeds
 from medistill.distill import initial
+from medistill.errors import UserError
 from medistill.stages.experts import MEANS, place, trained
 from medistill.stages.load import Splits
 from medistill.stages.public import Constants
@@ -56,6 +57,12 @@ def start_films(session: Session, splits: Splits) -> Tensor:
     if not settings.difficulty.correct:
         return initial.real(train.labels, train.groups, train.classes, settings.ipc, generator)
     right = torch.nonzero(trained(session, splits).answers(train.pixels()).argmax(1) == train.labels).flatten()
+    for name, count in zip(train.classes, train.labels[right].bincount(minlength=len(train.classes)), strict=True):
+        if count < settings.ipc:
+            raise UserError(
+                f"distill.difficulty.correct is true, but the first expert classifies {int(count)} films of class {name} "
+                f"correctly, fewer than distill.ipc {settings.ipc}; set it to false or train the experts for longer"
+            )
     return right[initial.real(train.labels[right], train.groups[right], train.classes, settings.ipc, generator)]
 
 

@@ -60,8 +60,8 @@ def start_films(session: Session, splits: Splits) -> Tensor:
     for name, count in zip(train.classes, train.labels[right].bincount(minlength=len(train.classes)), strict=True):
         if count < settings.ipc:
             raise UserError(
-                f"distill.difficulty.correct is true, but the first expert classifies {int(count)} films of class {name} "
-                f"correctly, fewer than distill.ipc {settings.ipc}; set it to false or train the experts for longer"
+                f"distill.difficulty.correct is true, but the first expert is right about fewer films of class {name} "
+                f"than distill.ipc {settings.ipc}; set it to false or train the experts for longer"
             )
     return right[initial.real(train.labels[right], train.groups[right], train.classes, settings.ipc, generator)]
 

@@ -204,7 +204,7 @@ def _compile(net: Flat, function: Callable[..., Any], *arguments: Tensor) -> Cal
     graph = make_fx(lambda *inputs: function(net, *inputs))(*apart)
     for node in graph.graph.nodes:
         node.meta.clear()  # shapes as make_fx saw them, which the backend finds out for itself
-    ready: Callable[..., Any] = torch._inductor.compile(graph, apart, options)
+    ready: Callable[..., Any] = torch._inductor.compile(graph, list(apart), options)
     ready(*arguments)
     return ready
 

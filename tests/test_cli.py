@@ -217,3 +217,11 @@ def test_short_options_stand_for_settings():
     assert chosen.audit.quick is True
     assert chosen.release.override == "Dr. A: because: it is a drill" and chosen.release.accept == "Dr. B: yes"
     assert configure("audit", ["--quick", "--audit.quick", "false"]).audit.quick is False
+
+
+@pytest.mark.parametrize("method", ["iadd", "mtt", "seqmatch", "dm", "dc", "dsa", "dwa", "mgdd"])
+def test_one_config_serves_every_method(method):
+    settings = configure("distill", ["--config", "configs/cifar10_iadd.yaml", "--method", method]).distill
+    assert settings.method == method
+    # what a later subset of SeqMatch has to reach
+    assert settings.max_start_epoch - 1 + settings.expert_epochs <= settings.seqmatch.epochs

@@ -225,3 +225,23 @@ def test_one_config_serves_every_method(method):
     assert settings.method == method
     # what a later subset of SeqMatch has to reach
     assert settings.max_start_epoch - 1 + settings.expert_epochs <= settings.seqmatch.epochs
+
+
+def test_the_settings_of_a_method_decide_its_result_and_no_others():
+    """What decides names the folder of a distillation: one too few and a stale set is taken for the new one."""
+
+    def decides(method, *more):
+        return configure("distill", ["--method", method, "--distill.ipc", "2", *more]).distill.decides()
+
+    for method, setting in {
+        "seqmatch": "seqmatch.subsets=1",
+        "dm": "dm.lr=3",
+        "dc": "dc.lr=3",
+        "dsa": "dc.lr=3",
+        "dwa": "dwa.lr=3",
+        "mgdd": "mgdd.lr=3",
+    }.items():
+        assert decides(method) != decides(method, f"--distill.{setting}")
+        assert decides("iadd") == decides("iadd", f"--distill.{setting}") != decides(method)
+    assert decides("dc") != decides("dsa") and decides("dm") == decides("dm", "--distill.iterations=7")
+    assert decides("mtt") == decides("iadd", "--distill.importance=off")

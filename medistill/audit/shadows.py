@@ -206,7 +206,7 @@ class _Run:
             *start,
             self.architecture,
             seeds.derive(self.config.seed, "audit", "shadows", "distillation", k),
-            self._trajectories(k),
+            self._trajectories(k) if method.experts else None,
             films,
             # the compiling is shared by all
             compiles=lambda earned: self._compiles_distillation(),

@@ -349,3 +349,15 @@ def test_shadows_of_a_private_run_are_clipped_and_noised_and_charge_nothing(
     assert step == pytest.approx(0.5 * 50 / 12 * 2**0.5, rel=0.15)  # two steps, of twelve patients
     assert (rows(50.0, "image")[1] - still[1]).std() == pytest.approx(0.5 * 50 / 24 * 2**0.5, rel=0.15)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_method_that_reads_films_is_given_those_of_the_shadows_patients_alone(tmp_path: Path) -> None:
+    distill = replace(CONFIG.distill, method="dm")
+    run = shadows._Run(private(config=replace(CONFIG, distill=distill)), tmp_path, None)
+    start = run.pool.start(run.parts[3], run.private, run.settings, 3)
+    given = run._course(3, start).given
+    own = run.inside[3][run.pool.patient]
+    assert torch.equal(given.films.images, run.pool.pixels[own]) and torch.equal(
+        given.films.labels, run.pool.labels[own]
+    )
+    assert given.trajectories is None

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from medistill.config import Distill
 from medistill.distill import importance
+from medistill.distill.course import Given
+from medistill.distill.matching import iadd
 from medistill.errors import UserError
 from medistill.experts.trajectory import Trajectories, save_trajectory
 from medistill.nets import Architecture, Flat
@@ -57,3 +60,12 @@ def test_noise_alone_is_refused(tmp_path):
     trajectories = walks(tmp_path, [0.0] * len(NET.numel), 0.1)
     with pytest.raises(UserError, match="too few of the experts"):
         importance.wiener(trajectories, NET.numel, LIVE, 5, 1, 0.03)
+
+
+def test_a_course_begins_with_the_weights_it_is_given(tmp_path):
+    trajectories = walks(tmp_path, [0.1] * len(NET.numel), 0.1)
+    weight = torch.rand(NET.size, generator=torch.Generator().manual_seed(5))
+    start, labels = torch.zeros(3, 1, 16, 16), torch.eye(3)
+    settings = Distill(importance="wiener", max_start_epoch=1)
+    found = iadd(Given(start, labels, ARCHITECTURE, 3, trajectories, weight=weight), settings)
+    assert torch.equal(found.state()["weight"], weight)

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, get_origin, get_type_hints
 
+from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
 
 from medistill import __version__, parallel
@@ -30,6 +33,16 @@ VERBS = {
     "run": "all of these in order; what is done already is not done again",
 }
 
+FOLDER_VERBS = {
+    "train": "fit a classifier on a release",
+    "predict": "ask that classifier about films",
+    "merge": "combine the releases of several hospitals into one",
+    "verify": "check that a release is what its signatory shared: files, signature, audit, views",
+    "trace": "tell how a release came about, from the MLflow record",
+    "keygen": "make a pair of keys to sign releases with",
+}
+"""What is done with a release; the settings of a verb are the class of its name in medistill.config, its work the
+function of its name in medistill.stages."""
 
 SHORT = {
     "--method": ("--distill.method",),
@@ -41,7 +54,13 @@ SHORT = {
 
 
 class Parser(ArgumentParser):
-    """A parser whose mistakes are one line and exit code 2."""
+    """A parser whose mistakes are one line and exit code 2.
+
+    Attributes:
+        kind: the dataclass of the settings it reads.
+    """
+
+    kind: type = Config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the cause in one line."""
@@ -50,7 +69,7 @@ class Parser(ArgumentParser):
             if isinstance(cause, UserError):
                 fail(" ".join(str(cause).split()))
             cause = cause.__cause__ or cause.__context__
-        fail(in_words(" ".join(message.split()), self.prog))
+        fail(in_words(" ".join(message.split()), self.prog, self.kind))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -68,13 +87,32 @@ def parser(verb: str) -> Parser:
     return made
 
 
+def folder_parser(verb: str) -> Parser:
+    """The parser of a verb on folders: what is always given comes without a dash."""
+    kind = getattr(import_module(f"medistill.config.{verb}"), verb.capitalize())
+    made = Parser(prog=f"medistill {verb}", description=FOLDER_VERBS[verb].capitalize() + ".")
+    made.kind = kind
+    docs = {one.arg_name: one.description for one in parse_docstring(kind.__doc__).params}
+    lists = [name for name, hint in get_type_hints(kind).items() if get_origin(hint) is list]
+    for name in kind.POSITIONAL:
+        made.add_argument(name, type=str, help=docs[name], nargs="+" if name in lists else None)
+    for name in [name for name in lists if name not in kind.POSITIONAL]:
+        made.add_argument(f"--{name}", type=str, help=docs[name], nargs="+", default=[])
+    made.add_class_arguments(kind, None, skip={*kind.POSITIONAL, *lists})
+    return made
+
+
 def usage() -> str:
     """The help of `medistill` itself."""
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    width = max(map(len, VERBS | FOLDER_VERBS))
+    verbs, folder_verbs = (
+        "\n".join(f"  {verb:<{width}}  {text}" for verb, text in table.items()) for table in (VERBS, FOLDER_VERBS)
+    )
     return (
-        "usage: medistill VERB [--config FILE.yaml] [--SETTING VALUE ...]\n\n"
+        "usage: medistill VERB [--config FILE.yaml] [--SETTING VALUE ...]\n"
+        "       medistill VERB FOLDER [--OPTION VALUE ...]\n\n"
         f"Distil a hospital's chest X-rays into a few synthetic images that can be shared.\n\n{verbs}\n\n"
+        f"With a release, one's own or another's:\n\n{folder_verbs}\n\n"
         "`medistill VERB --help` lists every setting, `--print_config` prints them as YAML.\n"
         'audit --quick: the checks that take seconds. release --override, --accept "name: reason": who answers for '
         "a set that the audit does not clear.\n"
@@ -95,18 +133,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"medistill {__version__}")
         return
     verb = words.pop(0)
-    if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, 1)
+    every = [*VERBS, *FOLDER_VERBS]
+    if verb not in every:
+        near = get_close_matches(verb, every, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        fail(f"{verb!r} is not a verb; choose one of {', '.join(VERBS)}{hint}")
-    config = configure(verb, words)
+        fail(f"{verb!r} is not a verb; choose one of {', '.join(every)}{hint}")
+    work = prepare(verb, words)
     # threads that spin while they wait for one another starve whoever shares the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        stage(verb)(config)
+        work()
         parallel.leave()
     except UserError as error:
-        fail(str(error))
+        fail(str(error), error.code)
     except OSError as error:
         where = f"{Path(str(error.filename)).name}: " if error.filename else ""
         fail(
@@ -117,6 +156,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail("stopped; the same command goes on where this one left off", 130)
     except parallel.PeerLostError as error:
         fail(str(error), 1)
+
+
+def prepare(verb: str, words: list[str]) -> Callable[[], object]:
+    """The work that a verb and its arguments ask for; a mistake in them exits with code 2."""
+    if verb in VERBS:
+        config = configure(verb, words)  # before the stages are imported: its mistakes and its help come at once
+        return partial(stage(verb), config)
+    settings = configure_folder(verb, words)
+    return partial(getattr(import_module(f"medistill.stages.{verb}"), verb), settings, partial(print, flush=True))
+
+
+def configure_folder(verb: str, arguments: Sequence[str]) -> Any:
+    """The settings of a verb on folders; a mistake in its arguments exits with code 2."""
+    made = folder_parser(verb)
+    try:
+        return made.kind(**vars(made.instantiate(made.parse_args(arguments))))
+    except UserError as error:
+        fail(str(error))
 
 
 def configure(verb: str, arguments: Sequence[str]) -> Config:

@@ -1,0 +1,127 @@
+"""One experiment in a tracking store: studies, and the attempts at their stages."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from medistill.errors import UserError
+from medistill.track.records import MAX_TAG, StageRun, cut, text
+from medistill.track.store import artifacts, chosen, connect, user_errors, without_password
+from medistill.versions import code, environment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def open_tracker(experiment: str, uri: str | None = None) -> "Tracker":
+    """Connect to a tracking store and find or create an experiment.
+
+    `uri` is an MLflow tracking URI; without it MLFLOW_TRACKING_URI counts, then a SQLite file in the working
+    folder. Artifacts lie in mlartifacts beside a SQLite file, otherwise where the server keeps them. The
+    first call on a new SQLite file takes seconds. Raises UserError for a store that does not answer.
+    """
+    uri = chosen(uri)
+    beside = artifacts(uri)
+    if beside:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+    with user_errors(uri):
+        client = connect(uri)
+        return Tracker(client, _experiment(client, experiment, beside.as_uri() if beside else None), uri)
+
+
+def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+    """The id of an experiment, created where it is absent."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return client.create_experiment(name, artifact_location=artifacts)
+    if found.lifecycle_stage != "active":
+        raise UserError(f"tracking: experiment {name!r} was deleted; restore it in MLflow or use another name")
+    return found.experiment_id
+
+
+class Tracker:
+    """One experiment in a tracking store."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, uri: str):
+        self.client = client
+        self.experiment_id = experiment_id
+        self.uri = uri
+
+    @property
+    def shown(self) -> str:
+        """The URI without a password in it."""
+        return without_password(self.uri)
+
+    def parent(self, name: str, key: str, tags: Mapping[str, Any]) -> str:
+        """The id of the run that holds a study's stages: the one with this key, or a new one.
+
+        Raises ValueError for a key that is not made of letters, digits, and `._:-`.
+        """
+        if not re.fullmatch(r"[\w.:-]+", key):
+            raise ValueError(f"key {key!r}: use letters, digits and ._:- alone")
+        query = f"tags.`medistill.key` = '{key}' and tags.`medistill.kind` = 'study'"
+        with user_errors(self.uri):
+            found = self.client.search_runs([self.experiment_id], query, max_results=1)
+            if found:
+                return found[0].info.run_id
+        return self._create(name, {**tags, "medistill.kind": "study", "medistill.key": key})
+
+    @contextmanager
+    def stage(
+        self, parent_id: str, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, Any]
+    ) -> Iterator[StageRun]:
+        """A new run under a parent for one attempt at a stage; yields the `StageRun` that takes its records.
+
+        It ends FINISHED, KILLED after a KeyboardInterrupt, or FAILED with the exception's type (its text may
+        name a patient's file); the parent's status follows. `params` are recorded as given: redact them.
+        Raises UserError when the store does not answer at the start, or still holds back records at the end.
+        """
+        self._close_abandoned(key)
+        run_id = self._create(
+            stage,
+            {
+                **tags,
+                "medistill.kind": "stage",
+                "medistill.key": key,
+                "medistill.stage": stage,
+                "mlflow.parentRunId": parent_id,
+            },
+        )
+        run = StageRun(self.client, run_id, self.uri)
+        try:
+            with user_errors(self.uri):
+                self.client.update_run(parent_id, status="RUNNING")
+            run.params(params)
+            run.text("environment.json", json.dumps(environment(), indent=2, sort_keys=True) + "\n")
+            yield run
+            run.deliver()
+        except BaseException as error:
+            # The failure that matters is the stage's own, not that of telling about it.
+            with suppress(UserError):
+                run.deliver()
+            with suppress(UserError), user_errors(self.uri):
+                self.client.set_tag(run_id, "medistill.error", type(error).__name__)
+                self._end(run_id, parent_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        with user_errors(self.uri):
+            self._end(run_id, parent_id, "FINISHED")
+
+    def _close_abandoned(self, key: str) -> None:
+        """Mark earlier attempts at a stage that were killed before they could say so."""
+        query = f"tags.`medistill.key` = '{key}' and attributes.status = 'RUNNING'"
+        with user_errors(self.uri):
+            for run in self.client.search_runs([self.experiment_id], query):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _create(self, name: str, tags: Mapping[str, Any]) -> str:
+        """Create a run and return its id."""
+        every = {key: cut(text(value), MAX_TAG) for key, value in {**tags, **code()}.items()}
+        with user_errors(self.uri):
+            return self.client.create_run(self.experiment_id, tags=every, run_name=name).info.run_id
+
+    def _end(self, run_id: str, parent_id: str, status: str) -> None:
+        """Close a stage's run; the parent's status is that of its latest stage."""
+        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(parent_id, status)

@@ -14,6 +14,7 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.experts.ledger import FILE as LEDGER
 from medistill.files import read_json, write_json, write_text
+from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
 from medistill.stages.experts import ledger_of, trained
 from medistill.stages.load import Splits, load
@@ -34,7 +35,8 @@ def audit(session: Session) -> None:
         session.say(f"audit: done already, verdict {verdict} -> {work.folder / FILE}")
         return
     settings, train = session.config.audit, splits.train
-    with session.stage(work, {"audit": asdict(settings)}, {"data": train.digest, "distilled": made.key}) as run:
+    tags = {"data": train.digest, "distilled": made.key, "set": made.digest(DISTILLED)}
+    with session.stage(work, {"audit": asdict(settings)}, tags) as run:
         candidate = Candidate(final, ledger_of(session, splits))
         private = _private(session, splits, work)
         chosen = [row for row in TABLE if row.quick or not settings.quick]
@@ -50,6 +52,7 @@ def audit(session: Session) -> None:
         if run:
             run.input(train.name, train.digest, "audited against", {"films": len(train)})
             run.metrics(0, {f"power/{check.number:02d}": check.power for check in checks if check.power is not None})
+            run.tag("verdict", report["verdict"])
             run.text("audit.json", (work.folder / FILE).read_text())
             run.text("summary.md", (work.folder / PAGE).read_text())
             for figure in figures:
@@ -169,6 +172,7 @@ def _work(session: Session, made: Work, splits: Splits) -> Work:
     ledger = ledger_of(session, splits)
     decides = {
         "distilled": made.key,
+        "set": made.digest(DISTILLED),
         **({"ledger": ledger} if ledger else {}),
         "audit": asdict(session.config.audit),
         "data": splits.digests,

@@ -15,7 +15,7 @@ from medistill.distill.methods import METHODS, Method
 from medistill.errors import UserError
 from medistill.experts.ledger import Ledger
 from medistill.experts.trajectory import Trajectories
-from medistill.files import write_json, write_tensors
+from medistill.files import sha256, write_json, write_tensors
 from medistill.nets import Architecture, Flat
 from medistill.parallel import PeerLostError
 from medistill.report.plots import curves_figure, distilled_grid
@@ -62,6 +62,7 @@ def distill(session: Session) -> None:
         made = course.made()
         files = _write(session, work, course, made, known) if session.group.leads else []
         if run:
+            run.tag("set", sha256(work.folder / FILE))
             experts = {"experts": session.config.experts.count} if _method(session).experts else {}
             run.input(known.name, inputs.get("data", inputs.get("experts", "")), "training", experts)
             for figure in (name for name in ("curves.png", WEIGHTS) if name in files):

@@ -15,6 +15,7 @@ from medistill.report.comparison import comparison_figure
 from medistill.report.plots import confusion_figure, report_picture, roc_figure
 from medistill.stages.architectures import on_other_networks
 from medistill.stages.baselines import baselines, score
+from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
 from medistill.stages.load import Splits, cohort_table, load
 from medistill.stages.session import Session, Work
@@ -41,7 +42,7 @@ def evaluate(session: Session) -> None:
     settings = session.config.evaluate
     session.say(f"evaluate: {settings.seeds} networks a set, {settings.steps} steps each")
     params = {"evaluate": asdict(settings), "net": asdict(session.config.net), "seed": session.config.seed}
-    tags = {"data": splits.test.digest, "distilled": made.key}
+    tags = {"data": splits.test.digest, "distilled": made.key, "set": made.digest(DISTILLED)}
     figures = [*FIGURES, COMPARISONS] if settings.baselines else FIGURES
     with session.stage(work, params, tags) as run:
         measured = [measure(session, splits, "distilled", final.images, final.labels, final.lr, final.sequence)]
@@ -137,6 +138,7 @@ def evaluated(session: Session, splits: Splits) -> tuple[Work, dict[str, Any]]:
 def _work(session: Session, made: Work, splits: Splits) -> Work:
     decides = {
         "distilled": made.key,
+        "set": made.digest(DISTILLED),
         "evaluate": asdict(session.config.evaluate),
         "positive": session.config.data.positive,
         "data": splits.digests,

@@ -18,6 +18,7 @@ from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
 from medistill.stages.experts import ledger_of
 from medistill.stages.load import SPLITS, load
+from medistill.stages.recorded import record, record_again
 from medistill.stages.session import Session
 
 
@@ -56,14 +57,17 @@ def release(session: Session) -> Path:
     signed = {key: decision[key] for key in ("override", "accepted") if decision[key]}
     work = session.work("release", {**parts, **signed})
     folder = work.folder
+    params = {"release": data.name, **signed}
+    keys = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key, "set": made.digest(DISTILLED)}
     if folder.exists():
         verify(folder)
+        record_again(session, work, params, keys)
         session.say(f"release: written already -> {folder}")
         return folder
     beside = checked.folder / f"decision-{work.key[:8]}.json"
     # who answers for it stands in audit.json, as one line
     config = {key: value for key, value in session.config.to_dict().items() if key != "release"}
-    with session.stage(work, {"release": data.name, **signed}, {"distilled": made.key}) as run:
+    with session.stage(work, params, keys) as run:
         write_json(beside, decision)
         write_release(
             folder,
@@ -77,8 +81,7 @@ def release(session: Session) -> Path:
             **words,
         )
         if run:
-            run.text("decision.json", beside.read_text())
-            run.text("SHA256SUMS", (folder / "SHA256SUMS").read_text())
+            record(run, folder)
     session.say(f"release: -> {folder}")
     return folder
 

@@ -55,12 +55,16 @@ class Work:
             ChangedError: its SHA-256 is another now.
         """
         path = self.folder / name
-        if sha256(path) != read_json(self.folder / DONE)["files"][name]:
+        if sha256(path) != self.digest(name):
             raise ChangedError(
                 f"{self.folder.name}/{name}: was changed after its stage wrote it; delete the folder "
                 f"{self.folder.name} and run the same command again"
             )
         return path
+
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file as the stage left it."""
+        return str(read_json(self.folder / DONE)["files"][name])
 
     def finish(self, inputs: Mapping[str, Any], files: Sequence[str]) -> None:
         """Write down that the stage is done: what went in and the SHA-256 of what came out."""

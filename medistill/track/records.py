@@ -65,9 +65,13 @@ class StageRun:
         """Record a text as an artifact of this name."""
         self._send(partial(self._client.log_text, self.run_id, content, name))
 
+    def json(self, name: str, value: Any) -> None:
+        """Record a value as a JSON artifact of this name."""
+        self.text(name, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
     def tag(self, name: str, value: str) -> None:
         """Tag the run with what was not known when it began."""
-        self._send(partial(self._client.set_tag, self.run_id, name, value))
+        self._send(partial(self._client.set_tag, self.run_id, name, cut(value, MAX_TAG)))
 
     def input(self, name: str, digest: str, context: str, profile: Mapping[str, Any]) -> None:
         """Record which data went in: name, digest, a role such as "training", counts; never where they lie.

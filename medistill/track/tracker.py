@@ -1,6 +1,5 @@
 """One experiment in a tracking store: studies, and the attempts at their stages."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -68,6 +67,14 @@ class Tracker:
                 return found[0].info.run_id
         return self._create(name, {**tags, "medistill.kind": "study", "medistill.key": key})
 
+    def knows(self, stage: str, tags: Mapping[str, str]) -> bool:
+        """Whether an attempt at a stage that ended well has all of these tags."""
+        query = f"tags.`medistill.stage` = '{stage}' and attributes.status = 'FINISHED'"
+        with user_errors(self.uri):
+            found = self.client.search_runs([self.experiment_id], query)
+        wanted = {name: cut(value, MAX_TAG) for name, value in tags.items()}
+        return any(wanted.items() <= run.data.tags.items() for run in found)
+
     @contextmanager
     def stage(
         self, parent_id: str, stage: str, key: str, params: Mapping[str, Any], tags: Mapping[str, Any]
@@ -94,7 +101,7 @@ class Tracker:
             with user_errors(self.uri):
                 self.client.update_run(parent_id, status="RUNNING")
             run.params(params)
-            run.text("environment.json", json.dumps(environment(), indent=2, sort_keys=True) + "\n")
+            run.json("environment.json", environment())
             yield run
             run.deliver()
         except BaseException as error:

@@ -1,0 +1,52 @@
+"""What MLflow keeps of a release, so that `medistill trace` can begin at its digest."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medistill.files import read_json, sha256
+from medistill.release.load import AUDIT, SUMS
+from medistill.stages.session import Session, Work
+
+if TYPE_CHECKING:
+    from medistill.track import StageRun
+
+SIGNATURE = "signature.json"
+RELEASE = "medistill.release"
+AFTERWARDS = "medistill.afterwards"
+
+
+def record(run: "StageRun", folder: Path) -> None:
+    """Record a release that is written: its digest, every file's, who answers for it and who signed it."""
+    run.text("SHA256SUMS", (folder / SUMS).read_text())
+    run.json("decision.json", _decision(folder))
+    for name, value in _facts(folder).items():
+        run.tag(name, value)
+
+
+def record_again(session: Session, work: Work, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+    """Record a release that was written, unless MLflow knows it: it was cut off before, or has been signed since."""
+    if session.tracker is None or session.tracker.knows("release", _facts(work.folder)):
+        return
+    with session.stage(work, params, {**tags, AFTERWARDS: "true"}) as run:
+        if run:
+            record(run, work.folder)
+
+
+def _decision(folder: Path) -> dict[str, Any]:
+    """Who answers for a release, as it stands in it."""
+    decision: dict[str, Any] = read_json(folder / AUDIT)["decision"]
+    return decision
+
+
+def _facts(folder: Path) -> dict[str, str]:
+    """The tags by which a release is found and judged."""
+    decision = _decision(folder)
+    words = {name: decision[name] for name in ("override", "accepted") if decision[name]}
+    signed = {"signer": read_json(folder / SIGNATURE)["fingerprint"]} if (folder / SIGNATURE).exists() else {}
+    return {
+        RELEASE: sha256(folder / SUMS),
+        "verdict": decision["verdict"],
+        **{name: f"{word['name']}: {word['reason']}" for name, word in words.items()},
+        **signed,
+    }

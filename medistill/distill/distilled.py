@@ -70,15 +70,19 @@ class Distilled:
     @classmethod
     def load(cls, path: Path) -> "Distilled":
         """Read a file that `save` wrote."""
-        metadata = read_metadata(path)
+        return cls.of(path.name, read_metadata(path), load_file(path))
+
+    @classmethod
+    def of(cls, name: str, metadata: dict[str, Any], parts: dict[str, Any]) -> "Distilled":
+        """The set of the metadata and the tensors that stand in a file of this name."""
+        metadata, tensors = dict(metadata), dict(parts)
         if (version := metadata.pop("format")) != 1:
-            raise UserError(f"{path.name}: format {version}, this version reads format 1; update medistill")
-        for name in ("classes", "mean", "std", "augment"):
-            metadata[name] = tuple(metadata[name])
+            raise UserError(f"{name}: format {version}, this version reads format 1; update medistill")
+        for field_ in ("classes", "mean", "std", "augment"):
+            metadata[field_] = tuple(metadata[field_])
         metadata["sequence"] = tuple((int(n), float(lr)) for n, lr in metadata.get("sequence", ()))
         metadata["architecture"] = Architecture(**metadata["architecture"])
-        tensors: dict[str, Any] = load_file(path)
         if "zca" in metadata:
-            parts = {name: tensors.pop(f"zca_{name}") for name in ("mean", "forward", "backward")}
-            metadata["zca"] = Zca(**parts, digest=metadata["zca"])
+            whitening = {part: tensors.pop(f"zca_{part}") for part in ("mean", "forward", "backward")}
+            metadata["zca"] = Zca(**whitening, digest=metadata["zca"])
         return cls(**tensors, **metadata)

@@ -1,0 +1,116 @@
+"""Verify a released folder: its files, whose signature it bears, and that its parts say the same.
+
+Nothing is believed: first the files by name, then the signature over SHA256SUMS, then each file's bytes as they are
+read, and only bytes that passed are parsed. Nothing is unpickled, followed, or unpacked without a bound.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medistill.distill.distilled import Distilled
+from medistill.errors import ReleaseError
+from medistill.release.consistent import require_agreement, require_honest_audit, require_sound_evaluation
+from medistill.release.keys import read_public_key
+from medistill.release.manifest import (
+    AGAIN,
+    AUDIT,
+    CARD,
+    CONFIG,
+    EVALUATION,
+    IMAGES,
+    NEEDED,
+    read_manifest,
+    require_complete,
+)
+from medistill.release.master import parse_master
+from medistill.release.parse import parse_lines, parse_object, parse_yaml
+from medistill.release.signature import check_signature
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """What a verified release holds, parsed from the very bytes that were verified.
+
+    Attributes:
+        folder: the release.
+        files: how many there are, SHA256SUMS and signature.json included.
+        digest: SHA-256 of its SHA256SUMS.
+        fingerprint: of the key that signed it; None: nobody did.
+        trusted: whether that is the key the caller gave.
+        distilled: the set.
+        evaluation: evaluation.json.
+        audit: audit.json.
+        config: config.yaml.
+    """
+
+    folder: Path
+    files: int
+    digest: str
+    fingerprint: str | None
+    trusted: bool
+    distilled: Distilled
+    evaluation: dict[str, Any]
+    audit: dict[str, Any]
+    config: dict[str, Any]
+
+
+def verify(folder: Path, pub: str | Path | None = None) -> Verified:
+    """Verify a folder that `write_release` wrote.
+
+    Args:
+        folder: the release.
+        pub: file of the public key whose signature it must bear; None: any or none will do.
+
+    Raises:
+        UserError: there is no such folder, or `pub` is no public key.
+        ReleaseError: a file was changed, is missing, was added or holds what none can; the signature is missing, of
+            another key or another release; a verdict does not follow from its checks. The text names the file.
+    """
+    key = read_public_key(Path(pub)) if pub else None
+    manifest = read_manifest(folder)
+    signature = check_signature(manifest, key)
+    require_complete(manifest)
+    data = {name: manifest.read(name) for name in NEEDED}
+    for name in manifest.listed:
+        if name not in data:
+            _require_sound(name, manifest.read(name))
+    distilled = parse_master(data[IMAGES])
+    evaluation, audit = parse_object(EVALUATION, data[EVALUATION]), parse_object(AUDIT, data[AUDIT])
+    config = parse_yaml(CONFIG, data[CONFIG])
+    require_sound_evaluation(evaluation, distilled.classes)
+    require_honest_audit(audit, distilled.provenance.get("start", "unknown"))
+    require_agreement(distilled, audit, config, _card(data[CARD]))
+    return Verified(
+        folder=folder,
+        files=len(manifest.found),
+        digest=manifest.digest,
+        fingerprint=signature.fingerprint if signature else None,
+        trusted=key is not None,
+        distilled=distilled,
+        evaluation=evaluation,
+        audit=audit,
+        config=config,
+    )
+
+
+def _require_sound(name: str, data: bytes) -> None:
+    """Raise a ReleaseError for a text of a release that is none."""
+    if name.endswith(".json"):
+        parse_object(name, data)
+    elif name.endswith(".jsonl"):
+        parse_lines(name, data)
+
+
+def _card(data: bytes) -> str:
+    """The text of README.md; the YAML at its head must be plain."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ReleaseError(f"{CARD}: not a text file; {AGAIN}") from error
+    if text.startswith("---\n"):
+        head, end, _ = text[4:].partition("\n---\n")
+        if not end or len(head) > 65536:
+            raise ReleaseError(f"{CARD}: the YAML at its head does not end; {AGAIN}")
+        parse_yaml(CARD, head)
+    return text

@@ -49,6 +49,7 @@ SHORT = {
     "--quick": ("--audit.quick", "true"),
     "--override": ("--release.override",),
     "--accept": ("--release.accept",),
+    "--key": ("--release.key",),
 }
 """Options with a short name, and what they stand for."""
 
@@ -115,7 +116,7 @@ def usage() -> str:
         f"With a release, one's own or another's:\n\n{folder_verbs}\n\n"
         "`medistill VERB --help` lists every setting, `--print_config` prints them as YAML.\n"
         'audit --quick: the checks that take seconds. release --override, --accept "name: reason": who answers for '
-        "a set that the audit does not clear.\n"
+        "a set that the audit does not clear; --key FILE: who signs it.\n"
         "Example: medistill run --config configs/phantom.yaml --distill.ipc 2"
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from medistill.audit.check import Check, Verdict
 from medistill.audit.table import Row
+from medistill.release.consistent import overall_verdict
 
 SUMMARY: dict[Verdict, str] = {
     "fail": "At least one check found a leak: this set must not be released as it is.",
@@ -18,10 +19,7 @@ def summarise(checks: Sequence[Check], not_run: Sequence[Row] = ()) -> Verdict:
 
     Checks that do not apply have no say; where none applies nothing was shown: inconclusive.
     """
-    verdicts = {check.verdict for check in checks} - {"not applicable"}
-    if "fail" in verdicts:
-        return "fail"
-    return "pass" if verdicts == {"pass"} and not not_run else "inconclusive"
+    return overall_verdict((check.verdict for check in checks), all_run=not not_run)
 
 
 def audit_json(checks: Sequence[Check], context: Mapping[str, Any], not_run: Sequence[Row] = ()) -> dict[str, Any]:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint covid19 bench clean
+.PHONY: help demo test lint fuzz covid19 bench clean
 
 help:  ## list what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,11 @@ lint: $(VENV)/installed  ## install, then ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/installed  ## broken films, tables, configs and releases, FUZZ_CASES a door from FUZZ_SEED (an hour)
+	MEDISTILL_FUZZ_CASES=$(FUZZ_CASES) MEDISTILL_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/fuzz
 
 covid19: $(VENV)/installed  ## the results table on real films (MEDISTILL_DATA names their folder; about two hours)
 	$(BIN)/python pipelines/covid19.py

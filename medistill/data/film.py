@@ -1,6 +1,7 @@
 """One door for every film, DICOM or picture file: a path goes in, what a viewer shows comes out."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     UID,
@@ -23,6 +25,7 @@ from pydicom.uid import (
 
 from medistill.data.grayscale import modality_values, percentile_window, shown_values
 from medistill.errors import UserError
+from medistill.foreign import reason, shown
 
 MODALITIES = ("CR", "DX")
 VIEWS = ("PA", "AP", "")
@@ -66,43 +69,37 @@ def read_film(path: Path, *, modalities: Sequence[str] = MODALITIES, views: Sequ
         views: the values of View Position (0018,5101) to accept; "" accepts a file that names none.
 
     Raises:
-        FilmError: the file is no film, or none that can be used; nothing else is raised.
+        FilmError: the file is no film, or none that can be used; nothing else is raised. A decoder in C may end the
+            whole process at a broken file, which is why `medistill.data.decode` reads films in workers.
     """
+    name = shown(path.name)
     try:
-        head = _head(path)
+        head = _head(path, name)
         if head.startswith((PNG, JPEG)) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
-            return _read_picture(path)
+            return _read_picture(path, name)
         if head[128:132] == b"DICM" or _bare_dicom(head):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _read_dicom(path, tuple(modalities), tuple(views))
+                return _read_dicom(path, name, tuple(modalities), tuple(views))
     except FilmError:
         raise
     except MemoryError as error:
         raise FilmError(
-            f"{path.name}: decoding needs more memory than is allowed; leave it out or raise the memory limit"
+            f"{name}: decoding needs more memory than is allowed; leave it out or raise the memory limit"
         ) from error
     except Exception as error:
-        raise FilmError(
-            f"{path.name}: cannot be read ({_reason(error)}); export the film again or leave it out"
-        ) from error
-    raise FilmError(f"{path.name}: neither DICOM, PNG, JPEG nor WebP by its content; export the film again")
+        raise FilmError(f"{name}: cannot be read ({reason(error)}); export the film again or leave it out") from error
+    raise FilmError(f"{name}: neither DICOM, PNG, JPEG nor WebP by its content; export the film again")
 
 
-def _reason(error: Exception) -> str:
-    """An exception as part of a sentence: its type and the start of its text, on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
-
-
-def _head(path: Path) -> bytes:
+def _head(path: Path, name: str) -> bytes:
     """The first 132 bytes of a regular file of bearable size."""
     if not path.is_file():
-        raise FilmError(f"{path.name}: no such file; check the path in the table")
+        raise FilmError(f"{name}: no such file; check the path in the table")
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         found = "the file is empty" if size == 0 else f"the file has {size / 2**20:.0f} MiB"
-        raise FilmError(f"{path.name}: {found}; a film has 1 byte to {MAX_BYTES // 2**20} MiB, leave the file out")
+        raise FilmError(f"{name}: {found}; a film has 1 byte to {MAX_BYTES // 2**20} MiB, leave the file out")
     with path.open("rb") as file:
         return file.read(132)
 
@@ -120,28 +117,28 @@ def _require_size(name: str, rows: int, cols: int) -> None:
         raise FilmError(f"{name}: {rows} x {cols} pixels declared; a film has 1 to {MAX_PIXELS:,} pixels, leave it out")
 
 
-def _read_picture(path: Path) -> Film:
+def _read_picture(path: Path, name: str) -> Film:
     """A PNG, JPEG or WebP film: gray in truth, whatever the colour mode it is stored in."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             form, mode = str(image.format), image.mode
-            _require_size(path.name, image.height, image.width)
+            _require_size(name, image.height, image.width)
             frames = int(getattr(image, "n_frames", 1))
             if frames != 1:
-                raise FilmError(f"{path.name}: holds {frames} frames; a film has one, export it as a still image")
-            values = _gray_values(path.name, ImageOps.exif_transpose(image))
+                raise FilmError(f"{name}: holds {frames} frames; a film has one, export it as a still image")
+            values = _gray_values(name, ImageOps.exif_transpose(image))
     rows, cols = values.shape
     try:
-        shown, window = percentile_window(values, np.ones(values.shape, bool))
+        gray, window = percentile_window(values, np.ones(values.shape, bool))
     except ValueError as error:
-        raise FilmError(f"{path.name}: {error}; leave the file out") from error
+        raise FilmError(f"{name}: {error}; leave the file out") from error
     choices = {
         "format": form, "modality": "", "view": "", "body_part": "", "photometric": mode, "inverted": False,
         "window": window.kind, "window_centre": window.centre, "window_width": window.width,
         "pixel_spacing": None, "rows": rows, "cols": cols, "syntax": form,
     }  # fmt: skip
-    return Film(shown.astype(np.float32), choices)
+    return Film(gray.astype(np.float32), choices)
 
 
 def _gray_values(name: str, image: Image.Image) -> NDArray[np.float64]:
@@ -157,31 +154,32 @@ def _gray_values(name: str, image: Image.Image) -> NDArray[np.float64]:
     return channels.mean(axis=2)
 
 
-def _read_dicom(path: Path, modalities: tuple[str, ...], views: tuple[str, ...]) -> Film:
+def _read_dicom(path: Path, name: str, modalities: tuple[str, ...], views: tuple[str, ...]) -> Film:
     """A DICOM film by the rules of PS3.3 C.7.6.3 (pixels) and C.11 (grayscale), inverted at most once."""
     header = dcmread(path, force=True)
     modality = _text(header, "Modality").upper()
     if modality not in modalities:
         raise FilmError(
-            f"{path.name}: Modality is {modality or 'absent'}, accepted are {', '.join(modalities)}; "
+            f"{name}: Modality is {modality or 'absent'}, accepted are "
+            f"{', '.join(one or 'absent' for one in modalities)}; "
             "leave the file out or add its modality to data.modalities"
         )
     view = _view(header)
     if view not in views:
         raise FilmError(
-            f"{path.name}: View Position is {view or 'absent'}, accepted are "
-            f"{', '.join(name or 'absent' for name in views)}; leave it out or add its view to data.views"
+            f"{name}: View Position is {view or 'absent'}, accepted are "
+            f"{', '.join(one or 'absent' for one in views)}; leave it out or add its view to data.views"
         )
-    photometric = _require_one_gray_frame(path.name, header)
+    photometric = _require_one_gray_frame(name, header)
     syntax = _transfer_syntax(header)
-    stored = _decode(path.name, header, syntax)
+    stored = _decode(name, header, syntax)
     valid = ~_padding(stored, header)
     try:
-        shown, window = shown_values(modality_values(stored, header), header, valid)
+        gray, window = shown_values(modality_values(stored, header), header, valid)
     except ValueError as error:
-        raise FilmError(f"{path.name}: {error}; export the film again or leave it out") from error
+        raise FilmError(f"{name}: {error}; export the film again or leave it out") from error
     inverted = photometric == "MONOCHROME1" or _text(header, "PresentationLUTShape").upper() == "INVERSE"
-    pixels = (1 - shown if inverted else shown).astype(np.float32)
+    pixels = (1 - gray if inverted else gray).astype(np.float32)
     pixels[~valid] = 0
     choices = {
         "format": "DICOM", "modality": modality, "view": view, "body_part": _text(header, "BodyPartExamined"),
@@ -194,8 +192,18 @@ def _read_dicom(path: Path, modalities: tuple[str, ...], views: tuple[str, ...])
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    """An element as text without padding; "" when absent or empty."""
-    return str(header.get(keyword) or "").strip()
+    """An element as printable text without padding; "" when absent or empty."""
+    return shown(header.get(keyword) or "", 64)
+
+
+def _whole(name: str, header: Dataset, keyword: str, words: str) -> int:
+    """An element that has to be a whole number."""
+    try:
+        return int(header[keyword].value)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FilmError(
+            f"{name}: {words} is absent or no whole number; export the film again or leave it out"
+        ) from error
 
 
 def _view(header: Dataset) -> str:
@@ -211,8 +219,10 @@ def _spacing(header: Dataset) -> list[float] | None:
     """[row, column] spacing in mm: Pixel Spacing, else Imager Pixel Spacing, else None; zeros say nothing."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)
-        if value is not None and len(value) == 2 and min(map(float, value)) > 0:
-            return [float(value[0]), float(value[1])]
+        if isinstance(value, MultiValue) and len(value) == 2:
+            spacing = [float(value[0]), float(value[1])]
+            if min(spacing) > 0 and all(map(math.isfinite, spacing)):
+                return spacing
     return None
 
 
@@ -226,11 +236,22 @@ def _require_one_gray_frame(name: str, header: Dataset) -> str:
             f"{name}: Photometric Interpretation is {photometric or 'absent'}, a film is MONOCHROME1 or "
             "MONOCHROME2; export the film in gray or leave it out"
         )
-    frames = int(header.get("NumberOfFrames") or 1)
+    frames = _whole(name, header, "NumberOfFrames", "Number of Frames") if header.get("NumberOfFrames") else 1
     if frames != 1:
         raise FilmError(f"{name}: holds {frames} frames; a film has one, leave the file out")
-    _require_size(name, int(header.Rows), int(header.Columns))
+    _require_size(name, _whole(name, header, "Rows", "Rows"), _whole(name, header, "Columns", "Columns"))
+    _require_depth(name, header)
     return photometric
+
+
+def _require_depth(name: str, header: Dataset) -> None:
+    """Refuse a depth that no film has (PS3.3 C.8.1.1.3, C.8.11.3): some decoders abort the process at it."""
+    allocated, stored = (_whole(name, header, f"Bits{what}", f"Bits {what}") for what in ("Allocated", "Stored"))
+    if allocated not in (8, 16) or not 1 <= stored <= allocated:
+        raise FilmError(
+            f"{name}: {stored} bits stored in {allocated} allocated; a film has up to 8 in 8 or up to 16 in 16, "
+            "export it again or leave it out"
+        )
 
 
 def _transfer_syntax(header: Dataset) -> UID:
@@ -260,18 +281,18 @@ def _decode(name: str, header: Dataset, syntax: UID) -> NDArray[Any]:
         available = get_decoder(syntax).is_available
     except NotImplementedError as error:
         raise FilmError(
-            f"{name}: transfer syntax {syntax.name} is no still image; export the film as another"
+            f"{name}: transfer syntax {shown(syntax.name)} is no still image; export the film as another"
         ) from error
     if not available:
         remedy = extended if twelve_bit else "pip install 'medistill[dicom]'"
         raise FilmError(f"{name}: no decoder for {syntax.name} is installed; {remedy}")
     try:
         pixels = header.pixel_array
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # decoders in Rust panic with what is no Exception
         remedy = extended if twelve_bit else "fetch the file again or leave it out"
-        raise FilmError(f"{name}: {syntax.name} pixels cannot be decoded ({_reason(error)}); {remedy}") from error
+        raise FilmError(f"{name}: {syntax.name} pixels cannot be decoded ({reason(error)}); {remedy}") from error
     if pixels.ndim != 2:
         raise FilmError(f"{name}: decodes to an array of shape {pixels.shape}, a film is one gray frame; leave it out")
     return pixels

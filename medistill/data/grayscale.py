@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from medistill.foreign import shown
+
 Float = NDArray[np.float64]
+LARGEST = 1e30  # of a rescale or a window: sums and products of larger ones leave the range of floats
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ def modality_values(stored: NDArray[Any], header: Dataset) -> Float:
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     if slope is None or intercept is None:
         return stored.astype(np.float64)
-    return stored.astype(np.float64) * float(slope) + float(intercept)
+    slope, intercept = _decimal(slope, "Rescale Slope"), _decimal(intercept, "Rescale Intercept")
+    if not abs(slope) <= LARGEST or not abs(intercept) <= LARGEST:
+        raise ValueError(f"Rescale Slope is {slope:g} and Rescale Intercept {intercept:g}, which no film has")
+    return stored.astype(np.float64) * slope + intercept
 
 
 def shown_values(values: Float, header: Dataset, valid: NDArray[np.bool_]) -> tuple[Float, Window]:
@@ -45,8 +51,10 @@ def shown_values(values: Float, header: Dataset, valid: NDArray[np.bool_]) -> tu
         valid: (rows, cols), False where a pixel is padding; padding has no part in the percentile window.
     """
     if header.get("VOILUTSequence"):
-        entries, top = look_up(values, header.VOILUTSequence[0])
-        return entries / top, Window("VOI LUT", None, None)
+        entries, bits = look_up(values, header.VOILUTSequence[0])
+        if not 1 <= bits <= 16 or entries.max() > 2**bits - 1:
+            raise ValueError(f"a VOI LUT declares {bits} bits and holds {entries.max():g}, more than they can tell")
+        return entries / (2**bits - 1), Window("VOI LUT", None, None)
     window = declared_window(header)
     if window is None:
         return percentile_window(values, valid)
@@ -54,12 +62,14 @@ def shown_values(values: Float, header: Dataset, valid: NDArray[np.bool_]) -> tu
 
 
 def look_up(values: Float, item: Dataset) -> tuple[Float, int]:
-    """Values (rows, cols) through the LUT of a sequence item, and the largest entry its depth allows.
+    """Values (rows, cols) through the LUT of a sequence item, and the bits that it declares of an entry.
 
     The descriptor (0028,3002) holds the number of entries (0 stands for 65,536), the first value mapped and
     the bits of an entry; values outside take the nearest entry (C.11.1.1, C.11.2.1.1).
     """
     descriptor = [int(number) for number in item.LUTDescriptor]
+    if len(descriptor) != 3 or descriptor[0] < 0:
+        raise ValueError("a LUT Descriptor is not three numbers, of which the first counts its entries")
     count, first, bits = descriptor[0] or 2**16, descriptor[1], descriptor[2]
     raw = item.LUTData
     if isinstance(raw, bytes):
@@ -72,25 +82,35 @@ def look_up(values: Float, item: Dataset) -> tuple[Float, int]:
     if len(entries) < count:
         raise ValueError(f"a LUT declares {count} entries and holds {len(entries)}")
     index = np.clip(np.rint(values) - first, 0, count - 1).astype(np.intp)
-    return entries[index].astype(np.float64), 2**bits - 1
+    return entries[index].astype(np.float64), bits
 
 
 def declared_window(header: Dataset) -> Window | None:
-    """The first window of a header, or None where there is none or its width is one the standard forbids."""
-    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    """The first window of a header, or None where there is none, or one the standard forbids by its numbers."""
+    centre, width = (_first(header.get(f"Window{part}"), f"Window {part}") for part in ("Center", "Width"))
     kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if centre is None or width is None or width <= 0 or (kind == "LINEAR" and width < 1):
+    if centre is None or width is None or not abs(centre) <= LARGEST or not 0 < width <= LARGEST:
+        return None
+    if kind == "LINEAR" and width < 1:
         return None
     return Window(kind, centre, width)
 
 
-def _first(value: Any) -> float | None:
+def _first(value: Any, name: str) -> float | None:
     """The first number of a decimal string element, which may be absent, empty, one or several."""
     if value is None or value == "":
         return None
     if isinstance(value, str) or not hasattr(value, "__len__"):
+        return _decimal(value, name)
+    return _decimal(value[0], name) if len(value) else None
+
+
+def _decimal(value: Any, name: str) -> float:
+    """The number of a decimal string element."""
+    try:
         return float(value)
-    return float(value[0]) if len(value) else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {shown(value, 20)!r}, which is no number") from error
 
 
 def apply_window(values: Float, window: Window) -> Float:
@@ -102,7 +122,7 @@ def apply_window(values: Float, window: Window) -> Float:
     if window.kind == "LINEAR_EXACT":
         return np.clip((values - centre) / width + 0.5, 0, 1)
     if window.kind != "LINEAR":
-        raise ValueError(f"VOI LUT Function {window.kind} is not one of LINEAR, LINEAR_EXACT, SIGMOID")
+        raise ValueError(f"VOI LUT Function {shown(window.kind)} is not one of LINEAR, LINEAR_EXACT, SIGMOID")
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)

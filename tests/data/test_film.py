@@ -1,6 +1,7 @@
 """The door for films: the rules of DICOM by hand calculation, real and broken files, pictures."""
 
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, Sequence, dcmread, dcmwrite
-from pydicom.uid import UID, ExplicitVRBigEndian
+from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from medistill.data.film import Film, FilmError, read_film
 from medistill.seeds import generator
@@ -367,6 +370,96 @@ def test_no_bytes_raise_anything_but_a_sentence(tmp_path, content, text):
     assert "\n" not in str(caught.value)
 
 
+NO_NUMBERS = ["nan", "inf", "-1e308", "1e400"]
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_a_window_of_numbers_that_no_film_has_is_none(write_film, number):
+    """Python reads them as floats, and what is shown would not be finite."""
+    plain = read_film(write_film("a.dcm", RAMP))
+    for centre, width in ((number, "100"), ("100", number)):
+        path = write_film("b.dcm", RAMP)
+        insert_decimals(path, WindowCenter=centre, WindowWidth=width)
+        film = read_film(path)
+        assert film.choices["window"] == "percentile" and film.digest == plain.digest
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_a_rescale_of_numbers_that_no_film_has_is_refused(write_film, number):
+    path = write_film("a.dcm", RAMP)
+    insert_decimals(path, RescaleSlope=number, RescaleIntercept="0")
+    with pytest.raises(FilmError, match=r"a\.dcm: Rescale Slope is (nan|inf|-1e\+308) and Rescale Intercept 0, which"):
+        read_film(path)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "0"])
+def test_a_spacing_that_no_film_has_is_none(write_film, number):
+    path = write_film("a.dcm", RAMP)
+    insert_decimals(path, PixelSpacing=f"{number}\\0.2")
+    assert read_film(path).choices["pixel_spacing"] is None
+
+
+def insert_decimals(path: Path, **texts: str) -> None:
+    """Put decimal strings that pydicom would not write before the pixels of an explicit little endian film."""
+    body = path.read_bytes()
+    place = body.index(b"\xe0\x7f\x10\x00")
+    for keyword, text in texts.items():
+        tag, value = Tag(keyword), text.encode() + b" " * (len(text) % 2)
+        element = struct.pack("<HH2sH", tag.group, tag.element, b"DS", len(value)) + value
+        body = body[:place] + element + body[place:]
+    path.write_bytes(body)
+
+
+def test_a_lut_with_more_than_its_depth_is_refused(write_film):
+    path = write_film("a.dcm", RAMP, VOILUTSequence=lut([4, 20, 8], [0, 100, 700, 1000]))
+    with pytest.raises(FilmError, match="declares 8 bits and holds 1000, more than they can tell"):
+        read_film(path)
+    with pytest.raises(FilmError, match="declares 0 bits"):
+        read_film(write_film("b.dcm", RAMP, VOILUTSequence=lut([4, 20, 0], [0, 1, 2, 3])))
+
+
+@pytest.mark.parametrize(("allocated", "stored"), [(16, 17), (8, 0), (32, 16), (1, 1)])
+def test_depths_that_abort_decoders_are_refused(write_film, allocated, stored):
+    path = write_film("a.dcm", RAMP, BitsAllocated=allocated, BitsStored=stored)
+    with pytest.raises(FilmError, match=f"{stored} bits stored in {allocated} allocated"):
+        read_film(path)
+
+
+def test_a_decoder_that_panics_is_a_sentence(write_film):
+    """The decoder of RLE is in Rust: at planes longer than the image it raises what is no Exception."""
+    pytest.importorskip("rle")
+    path = write_film("a.dcm", noise(17, 50, 4096, np.uint16))
+    header = dcmread(path)
+    plane = b"\x81a" * 50  # fifty times 128 bytes
+    offsets = np.array([2, 64, 64 + len(plane)] + [0] * 13, "<u4").tobytes()
+    header.PixelData = encapsulate([offsets + plane * 2])
+    header["PixelData"].is_undefined_length = True
+    header.file_meta.TransferSyntaxUID = RLELossless
+    header.save_as(path)
+    with pytest.raises(FilmError, match=r"a\.dcm: RLE Lossless pixels cannot be decoded"):
+        read_film(path)
+
+
+@pytest.mark.parametrize(
+    ("elements", "text"),
+    [
+        ({"Modality": "\x1b[2J"}, "Modality is ?[2J, accepted"),
+        ({"Modality": "A\nB"}, "Modality is A B, accepted"),
+        ({"PhotometricInterpretation": "X" * 5000}, "X..., a film is MONOCHROME1"),
+        ({"Rows": None}, "Rows is absent or no whole number"),
+    ],
+)
+def test_a_header_cannot_write_on_the_terminal(write_film, elements, text):
+    path = write_film("a.dcm", RAMP)
+    header = dcmread(path)
+    for keyword, value in elements.items():
+        header[keyword]._value = value
+    header.save_as(path)
+    with pytest.raises(FilmError) as caught:
+        read_film(path)
+    assert text in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 250
+
+
 def test_missing_files_and_folders(tmp_path):
     for path in (tmp_path, tmp_path / "none.dcm"):
         with pytest.raises(FilmError, match="no such file"):
@@ -478,7 +571,7 @@ def test_every_broken_file_is_a_sentence_or_a_film(real_data):
         ("no_ext_palette_fall.dcm", "without Pixel Data"),
         ("CR000000_header_only.dcm", "without Pixel Data"),
         ("Deeply-Nested-Sequence.dcm", "cannot be read"),
-        ("badVR.dcm", "cannot be read"),
+        ("badVR.dcm", "Number of Frames is absent or no whole number"),
     ],
 )
 def test_broken_files_past_the_modality(real_data, name, text):

@@ -1,0 +1,19 @@
+"""Text of files from elsewhere, fit to stand in a sentence of ours."""
+
+import re
+
+_ESCAPED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0abfnrtv])")
+_QUOTED = re.compile(r"""(?<!\w)b?'[^']*'|(?<!\w)b?"[^"]*\"""")
+
+
+def shown(text: object, most: int = 80) -> str:
+    """A text on one line, printable and cut: no control characters, which could write on the reader's terminal."""
+    line = " ".join(_ESCAPED.sub("?", str(text)[: 8 * most]).split())
+    line = "".join(letter if letter.isprintable() and letter != "\N{REPLACEMENT CHARACTER}" else "?" for letter in line)
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def reason(error: BaseException, most: int = 120) -> str:
+    """An exception as part of a sentence: its type and the start of its text, without what it quotes of a file."""
+    text = shown(_QUOTED.sub("...", str(error)[: 8 * most]), most).replace(";", ",")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

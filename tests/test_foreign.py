@@ -1,0 +1,32 @@
+"""Text from elsewhere in our sentences: printable, short, and without what an error quotes of a file."""
+
+import pytest
+
+from medistill.foreign import reason, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Normal", "Normal"),
+        ("two\n lines\t", "two lines"),
+        ("\x1b[31mred", "?[31mred"),
+        ("cut\0off", "cut?off"),
+        ("b'\\x00\\n'", "b'??'"),
+        ("\udcff\N{REPLACEMENT CHARACTER}\u202e", "???"),
+        ("Läsion", "Läsion"),
+        ("x" * 200, "x" * 77 + "..."),
+        (7, "7"),
+    ],
+)
+def test_shown(text, wanted):
+    assert shown(text) == wanted
+
+
+def test_a_reason_quotes_nothing_of_a_file():
+    assert reason(ValueError("could not convert 'DOE^JOHN'\nto float")) == "ValueError: could not convert ... to float"
+    assert reason(KeyError("DOE^JOHN")) == "KeyError: ..."
+    assert reason(TypeError('b"DOE" is; no \x07')) == "TypeError: ... is, no ?"
+    assert reason(ValueError()) == "ValueError"
+    assert reason(ValueError("the scanner's unit isn't known")) == "ValueError: the scanner's unit isn't known"
+    assert len(reason(ValueError("a " * 500))) < 140

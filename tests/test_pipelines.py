@@ -342,3 +342,38 @@ def test_the_benchmark_shrunk(tiny, tmp_path):
     lines = written[1][".csv"].decode().splitlines()
     assert len(lines) == len(rows) + 1 and "| MTT |" in written[1][".md"].decode()
     assert "MARKED" not in json.dumps(found) and str(tmp_path) not in json.dumps(found)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_study_of_mgdd_shrunk(real_data, tmp_path):
+    """Guards the command behind docs/mgdd.md: every arm at every budget, at the step size it chose (about 20 s)."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PIPELINES)!r}); import mgdd\n"
+        "from dataclasses import replace\n"
+        "mgdd.IPCS, mgdd.GRID, mgdd.META, mgdd.FEW, mgdd.MANY, mgdd.STUDENTS = (1, 2), (0.003, 0.01), 1, 1, 2, 2\n"
+        "mgdd.OWN = replace(mgdd.OWN, inner=1, ipcs=[1, 2], batch=32, width=4, maps=2)\n"
+        "mgdd.RECIPE, mgdd.CHOOSERS = mgdd.Recipe(5, 8, augment=()), ('start', 'fresh, 2 steps', 'meta, 2 steps')\n"
+        "if __name__ == '__main__': mgdd.main()\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "configs").symlink_to(PIPELINES.parent / "configs")
+    shrunk = "--experts.count 1 --experts.epochs 2 --distill.max_start_epoch 1 --distill.iterations 2 --net.width 4"
+    words = [sys.executable, "study.py", *shrunk.split(), "--threads", "1"]
+    environment = os.environ | {"MEDISTILL_DATA": str(real_data)}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = json.loads((tmp_path / "docs" / "results" / "mgdd.json").read_text())
+    arms = ["start", *(f"{name}, {steps} steps" for name in ("fresh", "meta") for steps in (0, 1, 2))]
+    rows = table["rows"]
+    assert set(rows) == {f"{arm}, ipc {ipc}" for arm in arms for ipc in (1, 2)} | {"MTT, ipc 1", "MTT, ipc 10"}
+    for ipc in (1, 2):
+        tried = table["validation by step size"][str(ipc)]
+        best = float(max(tried, key=tried.__getitem__))
+        assert all(row["lr"] == best for arm in arms for row in rows[f"{arm}, ipc {ipc}"])
+        assert all(len(rows[f"{arm}, ipc {ipc}"]) == 2 for arm in arms)
+        # the same draws of noise go into both generators before any step, so what differs is the meta-training
+        assert rows[f"fresh, 0 steps, ipc {ipc}"] != rows[f"meta, 0 steps, ipc {ipc}"]
+        assert all("ridge_error" in row for arm in arms[1:] for row in rows[f"{arm}, ipc {ipc}"])
+    assert {"experts", "MTT, ipc 1, 2 iterations", "meta-training, 1 steps of Reptile"} <= set(table["seconds"])

@@ -59,6 +59,8 @@ def audit(session: Session) -> None:
                 if not figure["shows_patients"]:
                     run.figure(work.folder / figure["name"])
     work.finish({"distilled": made.key}, [FILE, PAGE, *(figure["name"] for figure in figures)])
+    if report["verdict"] == "fail" and session.tracker is not None:
+        session.tracker.settle(session.config.data.name)  # a model of this set may stand there as released
     for line in report["words"]:
         session.say(f"audit: {line}")
     session.say(f"audit: verdict {report['verdict']} -> {work.folder / FILE}, on one page in {PAGE}")

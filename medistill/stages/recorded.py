@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from medistill.files import read_json, sha256
 from medistill.release.load import AUDIT, SUMS
 from medistill.stages.session import Session, Work
+from medistill.track.store import RELEASE
 
 if TYPE_CHECKING:
     from medistill.track import StageRun
 
 SIGNATURE = "signature.json"
-RELEASE = "medistill.release"
 AFTERWARDS = "medistill.afterwards"
 
 

@@ -5,7 +5,8 @@ script's path. What is recorded is what the caller hands over, plus versions and
 """
 
 from medistill.track.records import StageRun
+from medistill.track.registry import Registered
 from medistill.track.store import DEFAULT_URI
 from medistill.track.tracker import Tracker, open_tracker
 
-__all__ = ["DEFAULT_URI", "StageRun", "Tracker", "open_tracker"]
+__all__ = ["DEFAULT_URI", "Registered", "StageRun", "Tracker", "open_tracker"]

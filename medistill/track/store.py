@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
+RELEASE = "medistill.release"
+"""The tag that holds the digest of a release: of its own run, and of what was trained from it."""
+
 # This runs in hospitals: nobody outside is told that it does.
 SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
 from medistill.track.records import MAX_TAG, StageRun, cut, text
+from medistill.track.registry import Registered, register, registered_name, settle
 from medistill.track.store import artifacts, chosen, connect, user_errors, without_password
 from medistill.versions import code, environment
 
@@ -114,6 +116,27 @@ class Tracker:
             raise
         with user_errors(self.uri):
             self._end(run_id, parent_id, "FINISHED")
+
+    def register(self, run_id: str, name: str, model: Path, release: Path) -> Registered:
+        """Register a model trained from a release as the next version of the registered model `name`.
+
+        Its files go to the run that trained it, as they are: weights in safetensors, a JSON text, no pickle. The alias
+        "released" goes to the newest version whose release's audit passed, and is taken from all where none did; see
+        `medistill.track.registry.settle`. The same model of the same release is registered once.
+
+        Args:
+            run_id: the run that trained it.
+            name: of the registered model; what MLflow does not take in a name becomes "_".
+            model: the folder with model.safetensors and model.json.
+            release: the folder it was trained from, which is verified.
+        """
+        with user_errors(self.uri):
+            return register(self.client, run_id, name, model, release)
+
+    def settle(self, name: str) -> None:
+        """Take the alias "released" from a version whose set has meanwhile failed an audit, and find its place."""
+        with user_errors(self.uri):
+            settle(self.client, registered_name(name))
 
     def _close_abandoned(self, key: str) -> None:
         """Mark earlier attempts at a stage that were killed before they could say so."""

@@ -54,7 +54,8 @@ class Cohort:
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,) indices into `classes`."""
-        return np.array([self.classes.index(label) for label in self.table["label"]], dtype=np.int64)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        return np.array([numbers[label] for label in self.table["label"]], dtype=np.int64)
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -244,10 +245,11 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
     table, name = cohort.table, source.name
     if table.empty:
         return [f"{name}: lists no film; a cohort needs a row per film, or a folder per class with films in it"]
+    found = set(table["label"])
     mistakes = [
         f"{name}: no film of class {label}; add films or leave it out of data.classes"
         for label in cohort.classes
-        if label not in set(table["label"])
+        if label not in found
     ]
     if len(cohort.classes) < 2:
         mistakes.append(f"{name}: {len(cohort.classes)} class found; a classifier needs two or more")
@@ -259,11 +261,8 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
             "permit this with data.unknown_patients: one patient may then stand on both sides of a split"
         )
     known = table[(table["patient_id"] != UNKNOWN) & (table["patient_id"] != "")]
-    crossing = [
-        rows
-        for _, rows in known.groupby("patient_id", sort=False).groups.items()
-        if known.loc[rows, "split"].nunique() > 1
-    ]
+    splits = known.groupby("patient_id", sort=False)["split"].transform("nunique")
+    crossing = known[splits > 1].groupby("patient_id", sort=False).groups.values()
     mistakes += _first_lines(
         [
             f"{names[rows[0]]}: its patient stands in {' and '.join(sorted(set(table.loc[rows, 'split'])))}, "

@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, TimeoutError
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import forkserver, resource_tracker
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from monai.transforms import Compose
 
 CHUNK = 16  # films a task: one task a film would spend more on messages than on small films
+AHEAD = 2  # tasks a worker that are under way or done and not yet fetched, so that memory does not grow with the films
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,39 @@ def decode(
     memory_gib: float = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Decoded:
-    """Decode files to images of `size` pixels a side; the result does not depend on the number of workers.
+    """Decode files to images of `size` pixels a side, all in memory; the result does not depend on the workers.
+
+    Args:
+        paths: as in `stream`, and so are the other settings.
+        size: the side of an image in pixels.
+        modalities: accepted values of Modality.
+        views: accepted values of View Position.
+        workers: the number of processes.
+        seconds: the time one film may take.
+        memory_gib: the memory one worker may take for films, in GiB.
+        progress: called with (files done, files in all) as results come in.
+    """
+    readings: dict[int, Reading] = {}
+    settings = {"modalities": modalities, "views": views}
+    with closing(stream(paths, size, workers=workers, seconds=seconds, memory_gib=memory_gib, **settings)) as chunks:
+        for chunk, read in chunks:
+            readings.update(zip(chunk, read, strict=True))
+            if progress is not None:
+                progress(len(readings), len(paths))
+    return _gather([readings[index] for index in range(len(paths))], size)
+
+
+def stream(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    views: Sequence[str] = VIEWS,
+    workers: int = 2,
+    seconds: float = 30,
+    memory_gib: float = 4,
+) -> Generator[tuple[range, list[Reading]], None, None]:
+    """Decode files and yield a few at a time, as they are done: their indices and what came of each.
 
     Args:
         paths: DICOM, PNG, JPEG or WebP files.
@@ -81,43 +115,41 @@ def decode(
         workers: the number of processes.
         seconds: the time one film may take.
         memory_gib: the memory one worker may take for films, in GiB (no limit on Windows).
-        progress: called with (files done, files in all) as results come in.
     """
+    if not paths:
+        return
     task = partial(read_chunk, size=size, modalities=tuple(modalities), views=tuple(views))
-    readings: dict[int, Reading] = {}
-
-    def run(pool: ProcessPool, chunks: list[range]) -> list[tuple[range, str]]:
-        """Decode chunks of indices into `readings`; return those whose worker was lost, with the reason."""
-        lost = []
-        futures = [pool.schedule(task, args=([paths[i] for i in chunk],), timeout=seconds) for chunk in chunks]
-        for chunk, future in zip(chunks, futures, strict=True):
-            reason = _collect(future, chunk, readings, seconds)
-            if reason:
-                lost.append((chunk, reason))
-            if progress is not None:
-                progress(len(readings), len(paths))
-        return lost
-
+    every = range(len(paths))
+    waiting = deque(every[start : start + CHUNK] for start in every[::CHUNK])
+    under_way: dict[Future[list[Reading]], range] = {}
     with _undisturbed():
         context = worker_context()
     pool = ProcessPool(workers, context=context, initializer=start_worker, initargs=(memory_gib,))
     try:
-        every = range(len(paths))
-        lost = run(pool, [every[start : start + CHUNK] for start in every[::CHUNK]])
-        # a lost worker takes its whole chunk along: read each of those films again, alone
-        for (index,), reason in run(pool, [range(i, i + 1) for chunk, _ in lost for i in chunk]):
-            text = f"{paths[index].name}: {reason}; leave the file out or export it again"
-            readings[index] = Reading(None, {}, "", text)
+        while waiting or under_way:
+            while waiting and len(under_way) < AHEAD * workers:
+                chunk = waiting.popleft()
+                under_way[pool.schedule(task, args=([paths[i] for i in chunk],), timeout=seconds)] = chunk
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                chunk = under_way.pop(future)
+                reason = _lost(future, seconds)
+                if not reason:
+                    yield chunk, future.result()
+                elif len(chunk) > 1:
+                    # a lost worker takes its whole chunk along: read each of those films again, alone
+                    waiting.extend(range(index, index + 1) for index in chunk)
+                else:
+                    text = f"{paths[chunk[0]].name}: {reason}; leave the file out or export it again"
+                    yield chunk, [Reading(None, {}, "", text)]
     finally:
         pool.stop()
         pool.join()
-    return _gather([readings[index] for index in range(len(paths))], size)
 
 
-def _collect(future: "Future[list[Reading]]", chunk: range, readings: dict[int, Reading], seconds: float) -> str:
-    """Put a task's results into `readings`; the reason when its worker was lost, else ""."""
+def _lost(future: "Future[list[Reading]]", seconds: float) -> str:
+    """Why a task that ended has no result, or ""."""
     try:
-        readings.update(zip(chunk, future.result(), strict=True))
+        future.result()
     except TimeoutError:
         return f"decoding took longer than {seconds:g} s"
     except ProcessExpired as error:

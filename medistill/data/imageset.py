@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medistill.data.setfile import set_identity
 from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.files import read_metadata, write_tensors
+
+PART = 1024
+"""Images brought to a device at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class ImageSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over pixels, labels, patients, class names and whitening: the identity of the data."""
-        state = hashlib.sha256(repr((self.classes, tuple(self.images.shape), self.mean, self.std)).encode())
+        state = hashlib.sha256(set_identity(self.classes, tuple(self.images.shape), self.mean, self.std))
         for tensor in (self.images, self.labels, self.groups):
             state.update(tensor.contiguous().numpy().data)
         if self.zca is not None:
@@ -81,13 +85,55 @@ class ImageSet:
 
     @classmethod
     def load(cls, path: Path) -> "ImageSet":
-        """Map a file that `save` wrote; pages are read from disk when touched."""
+        """Map a file that `save` or `write_set` wrote; pages are read from disk when touched."""
         metadata = read_metadata(path)
         metadata.pop("digest")
         for name in ("classes", "mean", "std"):
             metadata[name] = tuple(metadata[name])
         tensors: dict[str, Any] = load_file(path)
         return cls(**tensors, **metadata)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set's images as the networks see them, made a batch at a time: the rest stays in the set's file.
+
+    Each number is that of `ImageSet.pixels`, for normalising looks at one pixel alone; a whitened set, whose sums
+    would round differently in parts, is refused.
+
+    Attributes:
+        whole: the set.
+        device: where a batch goes.
+    """
+
+    whole: ImageSet
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if self.whole.zca is not None:
+            raise ValueError("a whitened set is not read in batches")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of a batch."""
+        return self.whole.images.dtype
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """(B, C, H, W) of the images at these indices, on the device."""
+        batch = self.whole.as_seen(self.whole.images[index])
+        if self.device.type != "cuda":
+            return batch.to(self.device)
+        return batch.pin_memory().to(self.device, non_blocking=True)
+
+    def held(self) -> Tensor:
+        """(N, C, H, W) all of them on the device, brought there in parts."""
+        images = torch.empty(self.whole.images.shape, dtype=self.dtype, device=self.device)
+        for start in range(0, len(self), PART):
+            images[start : start + PART] = self[start : start + PART]
+        return images
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], zca: Zca | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medistill import augment, seeds, sgd
 from medistill.config import Experts
+from medistill.data.imageset import Seen
 from medistill.errors import UserError
 from medistill.experts.flat import as_settings_say
 from medistill.nets import Architecture, Flat, flatten
@@ -15,7 +16,7 @@ from medistill.resources import Used
 
 
 def train_experts(
-    images: Tensor,
+    images: Tensor | Seen,
     labels: Tensor,
     architecture: Architecture,
     settings: Experts,
@@ -34,7 +35,7 @@ def train_experts(
     `settings.flat` the steps are those of `medistill.experts.flat`.
 
     Args:
-        images: (N, C, H, W), normalised, on the device that trains.
+        images: (N, C, H, W), normalised, on the device that trains, or brought there batch by batch.
         labels: classes (N,) int64 or probabilities (N, K), likewise.
         architecture: the network.
         settings: epochs, step size, batch, augmentation.
@@ -49,17 +50,20 @@ def train_experts(
         UserError: when the loss of an expert is no longer finite.
     """
     net = Flat(architecture).to(images.device, images.dtype)
-    targets = sgd.probabilities(labels, architecture.classes, images)
     generators = [seeds.generator(seed, "expert", index) for index in indices]
-    starts = list(begun) or [flatten(architecture.build(generator)).to(images) for generator in generators]
+    starts = list(begun) or [
+        flatten(architecture.build(generator)).to(images.device, images.dtype) for generator in generators
+    ]
+    rehearsal = images[: settings.batch]
+    targets = sgd.probabilities(labels, architecture.classes, rehearsal)
     courses = [_course(images, targets, settings, generator) for generator in generators]
     batch = min(settings.batch, len(images))
     kept = (settings.epochs + 1) * starts[0].nbytes if starts else 0
     task = sgd.Task(net, starts, courses, batch, settings.momentum, of=settings.count, kept=kept)
     task = as_settings_say(task, settings.flat)
-    rehearsal = sgd.Lesson(images[:batch], targets[:batch], settings.lr)
+    lesson = sgd.Lesson(rehearsal, targets[:batch], settings.lr)
     trajectories = [[start.cpu()] for start in starts]
-    with closing(sgd.train(task, settings.epochs * len(images), compiled, rehearsal, told)) as reports:
+    with closing(sgd.train(task, settings.epochs * len(images), compiled, lesson, told)) as reports:
         for report in reports:
             rows, index = trajectories[report.number], indices[report.number]
             epoch = len(rows)
@@ -72,12 +76,15 @@ def train_experts(
                 rows.clear()
 
 
-def _course(images: Tensor, targets: Tensor, settings: Experts, generator: torch.Generator) -> Iterator[sgd.Lesson]:
+def _course(
+    images: Tensor | Seen, targets: Tensor, settings: Experts, generator: torch.Generator
+) -> Iterator[sgd.Lesson]:
     """The steps of one expert, with a report after every epoch."""
     for _ in range(settings.epochs):
         batches = torch.randperm(len(images), generator=generator).split(settings.batch)
         for number, index in enumerate(batches, start=1):
             drawn = augment.draw(settings.augment, len(index), generator)
             picked = index.to(images.device)
-            x = augment.apply(images[picked], drawn)
+            # what lies on the disk is picked by the CPU, whatever trains
+            x = augment.apply(images[index if isinstance(images, Seen) else picked], drawn)
             yield sgd.Lesson(x, targets[picked], settings.lr, report=number == len(batches))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from medistill.data.imageset import require_classes
+from medistill.data.imageset import ImageSet, Seen, require_classes
 from medistill.errors import UserError
 from medistill.experts.ledger import FILE as LEDGER
 from medistill.experts.ledger import Ledger, recorded
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medistill.track import StageRun
 
 CONSTANTS, MEANS = "constants.json", "means.safetensors"
+SHARE = 0.25
+"""The share of a GPU's free memory that the training images may take; the networks need the rest."""
 
 
 def experts(session: Session) -> None:
@@ -62,7 +64,7 @@ def experts(session: Session) -> None:
 def _train(session: Session, splits: Splits, files: list[Path], mine: list[int], run: "StageRun | None") -> Tensor:
     """Train these experts, write a file each and return (experts, epochs) the losses, 0 for all the others."""
     settings, train = session.config.experts, splits.train
-    images, labels = train.pixels().to(session.device), train.labels.to(session.device)
+    images, labels = _images(train, session.device), train.labels.to(session.device)
     architecture = architecture_of(session, splits)
     each = " in each process" if session.group.size > 1 else ""
     losses = torch.zeros(len(files), settings.epochs, dtype=torch.float64)
@@ -80,6 +82,16 @@ def _train(session: Session, splits: Splits, files: list[Path], mine: list[int],
         ):
             save_trajectory(files[index], rows, architecture, data=train.digest, index=index)
     return losses
+
+
+def _images(train: ImageSet, device: torch.device) -> Tensor | Seen:
+    """The training images as the networks see them: on a GPU with room all of them, else from the file as needed."""
+    if train.zca is not None:
+        return train.pixels().to(device)
+    seen = Seen(train, device)
+    if device.type == "cuda" and train.images.nbytes < SHARE * torch.cuda.mem_get_info(device)[0]:
+        return seen.held()
+    return seen
 
 
 def experts_key(session: Session, splits: Splits | None) -> str:

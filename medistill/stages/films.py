@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from medistill.data.cohort import Cohort, CohortError, read_cohort
-from medistill.data.mask import blank_border
 from medistill.errors import UserError
 from medistill.files import digest_of
 from medistill.stages.session import Session
 from medistill.stages.source import Examined, find, require_positive
 
 if TYPE_CHECKING:
-    from medistill.data.decode import Decoded
+    from medistill.data.store import Stored
 
 LEFT_OUT = "left_out.txt"
 MEAN, STD = (0.5,), (0.25,)
@@ -74,7 +74,7 @@ class Films:
         # a picture's header names no view, and a cohort's table may
         read["view"] = [film or row for film, row in zip(read["view"], kept.table["view"], strict=True)]
         return Examined(
-            images=blank_border(decoded.images[good], data.mask),
+            images=decoded.images.keep(good, data.mask),
             labels=torch.from_numpy(kept.labels),
             groups=torch.from_numpy(kept.groups),
             split=split,
@@ -101,21 +101,24 @@ class Films:
         require_positive(data, cohort.classes)
         return cohort
 
-    def _decoded(self, paths: list[Path]) -> "Decoded":
-        """These films, read in worker processes."""
-        from medistill.data.decode import decode
+    def _decoded(self, paths: list[Path]) -> "Stored":
+        """These films; worker processes read those that the run's folder does not hold yet."""
+        from medistill.data.decode import Reading, stream
+        from medistill.data.store import FilmStore
 
         data = self.session.config.data
-        workers = data.workers or os.cpu_count() or 1
-        with self.session.bar(len(paths), "reading films", "film") as bar:
-            return decode(
-                paths,
-                data.size,
-                modalities=data.modalities,
-                views=data.views,
-                workers=min(workers, max(1, len(paths) // 8)),
-                progress=lambda done, total: bar.update(done - bar.n),
-            )
+        rules = {"modalities": data.modalities, "views": data.views}
+        cores = data.workers or os.cpu_count() or 1
+
+        def decode(absent: Sequence[Path]) -> Generator[tuple[range, list[Reading]], None, None]:
+            workers = min(cores, max(1, len(absent) // 8))
+            return stream(absent, data.size, modalities=data.modalities, views=data.views, workers=workers)
+
+        with (
+            FilmStore.open(self.session.folder, data.size, rules) as store,
+            self.session.bar(len(paths), "reading films", "film", store.count(paths)) as bar,
+        ):
+            return store.read(paths, decode, lambda done: bar.update(done - bar.n))
 
     def _phantom(self) -> Path:
         """The table of the embedded cohort."""

@@ -8,6 +8,7 @@ import torch
 
 from medistill.config import Data
 from medistill.data.imageset import ImageSet
+from medistill.data.setfile import write_set
 from medistill.data.zca import Zca
 from medistill.files import write_text
 from medistill.stages.films import LEFT_OUT, Films
@@ -43,7 +44,7 @@ def source(session: Session) -> Source:
 
 
 def check(session: Session) -> None:
-    """`medistill check`: read everything, write nothing, tell what was found."""
+    """`medistill check`: read everything and tell what was found; films that were read are kept for a run to come."""
     if session.config.data.cohort == "phantom":
         session.say("check: the embedded phantom films; name a config (--config) or data.cohort for films of your own")
     examined = source(session).examine()
@@ -143,25 +144,15 @@ def _write(work: Work, examined: Examined, data: Data) -> list[ImageSet]:
     (work.folder / MARK).unlink(missing_ok=True)
     channels = examined.images.shape[1]
     mean, std = ((0.0,) * channels, (1.0,) * channels) if data.zca else (examined.mean, examined.std)
+    told = {"classes": examined.classes, "name": data.name, "mean": mean, "std": std}
+    told |= {"citation": data.citation, "licence": data.licence}
     sets = []
     for name in SPLITS:
-        index = torch.from_numpy(np.flatnonzero(examined.split == name))
-        images = ImageSet(
-            examined.images[index],
-            examined.labels[index],
-            examined.groups[index],
-            examined.classes,
-            data.name,
-            name,
-            mean,
-            std,
-            data.citation,
-            data.licence,
-        )
-        images.save(work.folder / f"{name}.safetensors")
-        sets.append(images)
+        index, path = torch.from_numpy(np.flatnonzero(examined.split == name)), work.folder / f"{name}.safetensors"
+        write_set(path, examined.images, index, examined.labels, examined.groups, told | {"split": name})
+        sets.append(ImageSet.load(path))
     if data.zca:
-        whitening = Zca.fit(sets[0].pixels())
+        whitening = Zca.fit(sets[0].images)  # their mean is 0 and std 1: the networks see them as they are
         whitening.save(work.folder / WHITENING)
         sets = [replace(images, zca=whitening) for images in sets]
     write_text(work.folder / LEFT_OUT, "".join(f"{line}\n" for line in examined.left_out))

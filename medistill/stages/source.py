@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medistill.config import Data
+from medistill.data.store import Images
 from medistill.errors import UserError
 
 
@@ -18,7 +19,7 @@ class Examined:
     """Data whose every image was read.
 
     Attributes:
-        images: (N, C, S, S) float32 in [0, 1].
+        images: (N, C, S, S) float32 in [0, 1]; films stay on the disk.
         labels: (N,) int64, an index into `classes`.
         groups: (N,) int64, the patient, or the image where each stands for itself.
         split: (N,) train, val or test.
@@ -32,7 +33,7 @@ class Examined:
         left_out: a sentence for each file that cannot be used.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     groups: Tensor
     split: NDArray[np.str_]

@@ -35,10 +35,10 @@ def spoilt(tiny, tmp_path, monkeypatch):
 
     def listen(paths, *args, **more):
         decoded.extend(paths)
-        return decode(paths, *args, **more)
+        return stream(paths, *args, **more)
 
-    decode = reader.decode
-    monkeypatch.setattr(reader, "decode", listen)
+    stream = reader.stream
+    monkeypatch.setattr(reader, "stream", listen)
 
     def made(**settings):
         classes = ["Normal", "Pneumonia", "COVID"]

@@ -135,8 +135,14 @@ def test_no_picture_of_real_films_in_release_or_record(finished):
         "SHA256SUMS",
         "audit.json",
         "config.yaml",
+        "croissant.json",
+        "dicom",
+        "distilled.npz",
         "distilled.safetensors",
+        "environment.json",
         "evaluation.json",
+        "images",
+        "metadata.json",
         "preview.png",
     ]
     pictures = [p.name for p in (folder / "mlartifacts").rglob("*.png")]
@@ -249,7 +255,8 @@ def test_bad_files_are_all_listed_and_can_be_left_out(tiny, tmp_path):
     printed = medistill_cli("check", bad, tmp_path, "--data.on_bad_file", "skip")
     assert "note: 2 of 96 files cannot be used and were left out" in printed
     assert films[0].name in printed and films[7].name in printed
-    assert "check: the cohort is ready" in printed and not (tmp_path / "run").exists()
+    assert "check: the cohort is ready" in printed
+    assert [path.name.split("-")[0] for path in (tmp_path / "run").iterdir()] == ["films"]
 
 
 def test_what_was_audited_is_what_is_released(finished, tiny, tmp_path):

@@ -14,15 +14,23 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.files import sha256, write_json, write_text
 from medistill.release.card import card
+from medistill.release.croissant import FILE as CROISSANT
+from medistill.release.croissant import croissant
 from medistill.release.decision import decide
 from medistill.release.guarded import WITHHELD as WITHHELD_FIGURES
 from medistill.release.guarded import verdicts_only
 from medistill.release.load import AUDIT, EVALUATION, IMAGES, SUMS, verify
+from medistill.release.metadata import metadata
+from medistill.release.views import described, write_views
+from medistill.versions import environment
 
 CONFIG = "config.yaml"
 CARD = "README.md"
 PREVIEW = "preview.png"
 LEDGER = "privacy_ledger.json"
+METADATA = "metadata.json"
+ENVIRONMENT = "environment.json"
+SIGNATURE = "signature.json"
 
 WITHHELD = "(withheld)"
 
@@ -123,13 +131,30 @@ def write_release(
     override: str = "",
     accept: str = "",
     failed_before: Sequence[str] = (),
+    view_accuracy: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a release: images, config, evaluation, audit, card, preview and SHA256SUMS; return the folder.
+    """Write a release: images with their views, config, evaluation, audit, card and SHA256SUMS; return the folder.
 
     The files are written to a folder beside and renamed at the end. An identical release is left as it is. The
     decision to release, with who answers for it, stands in the release's audit.json under "decision". With a privacy
     ledger, which is written too, figures measured on real patients are left out: they are outside epsilon.
-    The config and the provenance pass through `redact` here, whatever the caller did. Formats: see `card`.
+    The config and the provenance pass through `redact` here, whatever the caller did. Formats: see `card`; what each
+    file is: docs/release.md.
+
+    Args:
+        folder: absent, empty, or the same release.
+        distilled: the set.
+        config_yaml: the run's config.
+        evaluation: as `card` takes it.
+        audit: what `medistill.audit.gate.audit_json` returns.
+        overview: the source, as `card` takes it.
+        ledger: of a set with a guarantee.
+        override: "name: reason" of who releases it against the audit.
+        accept: "name: reason" of who accepts what is open.
+        failed_before: checks that failed in other audits of this set.
+        view_accuracy: what networks reach on the views: {"networks": n, "metric": name, "master": {"mean", "sd"},
+            VIEW: {"mean", "sd", "difference", "difference_sd", "interval": [low, high] or None}} with the views'
+            names of `medistill.release.views.KINDS`, or {"withheld": why}; None: not measured.
 
     Raises:
         UserError: the audit does not allow it (see `medistill.release.decision.decide`), the set was made on
@@ -138,23 +163,23 @@ def write_release(
     refuse_whitened(distilled)
     start = distilled.provenance.get("start", "unknown")
     decision = decide(audit, start, override=override, accept=accept, failed_before=failed_before)
+    accuracy = view_accuracy or {}
     if ledger is not None:
         audit, evaluation, overview = verdicts_only(audit), WITHHELD_FIGURES, _without_counts(overview)
+        accuracy = WITHHELD_FIGURES
     audit = audit | {"decision": decision}
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        distilled = replace(distilled, provenance=redact(distilled.provenance))
-        distilled.save(temporary / IMAGES)
         write_text(temporary / CONFIG, _config(config_yaml))
         write_json(temporary / EVALUATION, evaluation)
         write_json(temporary / AUDIT, audit)
         if ledger is not None:
             write_json(temporary / LEDGER, ledger)
-        write_text(temporary / CARD, card(distilled, evaluation, audit, overview))
-        _preview(temporary / PREVIEW, distilled)
+        distilled = replace(distilled, provenance=redact(distilled.provenance))
+        _write_set(temporary, distilled, evaluation, audit, overview, accuracy)
         write_sums(temporary)
         if folder.is_dir() and any(folder.iterdir()):
             _require_same(folder, temporary)
@@ -165,15 +190,33 @@ def write_release(
     return folder
 
 
+def _write_set(
+    folder: Path,
+    distilled: Distilled,
+    evaluation: dict[str, Any],
+    audit: dict[str, Any],
+    overview: dict[str, Any],
+    accuracy: Mapping[str, Any],
+) -> None:
+    """Write the master, its views, and what describes them."""
+    distilled.save(folder / IMAGES)
+    views = described(folder / IMAGES, write_views(folder, distilled, sha256(folder / IMAGES)), accuracy)
+    write_json(folder / METADATA, metadata(distilled, audit, overview, views, accuracy))
+    write_json(folder / ENVIRONMENT, environment())
+    write_json(folder / CROISSANT, croissant(folder, distilled, overview))
+    write_text(folder / CARD, card(distilled, evaluation, audit, overview, views, accuracy))
+    _preview(folder / PREVIEW, distilled)
+
+
 def _without_counts(overview: Mapping[str, Any]) -> dict[str, Any]:
     """An overview without the numbers of films and patients, which are functions of the patients."""
     return {key: value for key, value in overview.items() if key not in ("counts", "patients")}
 
 
 def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS over every file of a folder, sorted by name, as `sha256sum -c` reads it."""
+    """Write SHA256SUMS over every file of a folder but itself and its signature, sorted, as `sha256sum -c` reads it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in (SUMS, SIGNATURE)]
     write_text(folder / SUMS, "".join(lines))
 
 

@@ -1,15 +1,18 @@
 """The card of a release: what it is, how it is used, what it is worth and what it may give away."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medistill.distill.distilled import Distilled
+from medistill.release.card_audit import audit_words
+from medistill.release.card_views import views_words
+from medistill.release.front_matter import front_matter
+from medistill.release.guarded import sentence
+from medistill.release.markdown import counted, inline, printed, table_of
+from medistill.release.metadata import set_name
 
 # Where the reader puts the name of the folder in the example.
 FOLDER = "path/to/this/folder"
-
-# A number of patients below this may point at one of them, so it is not printed.
-SMALL = 10
 
 EXAMPLE = f"""\
 import torch
@@ -50,7 +53,14 @@ METRICS = {
 }
 
 
-def card(distilled: Distilled, evaluation: dict[str, Any], audit: dict[str, Any], overview: dict[str, Any]) -> str:
+def card(
+    distilled: Distilled,
+    evaluation: dict[str, Any],
+    audit: dict[str, Any],
+    overview: dict[str, Any],
+    views: Sequence[Mapping[str, Any]],
+    accuracy: Mapping[str, Any],
+) -> str:
     """The README.md of a release; its numbers come from the arguments, and what they lack is left out.
 
     Args:
@@ -61,16 +71,19 @@ def card(distilled: Distilled, evaluation: dict[str, Any], audit: dict[str, Any]
         audit: what `medistill.audit.gate.audit_json` returns.
         overview: the source {"name", "citation", "licence", "counts": {split: {class: films}},
             "patients": {split: n}}, each optional.
+        views: what `medistill.release.views.described` returns; where it is empty, nothing is said of views.
+        accuracy: what was measured of them, in the form that `medistill.release.bundle.write_release` takes.
     """
-    source = _text(overview.get("name", "chest X-rays"))
+    source = inline(overview.get("name", "chest X-rays"))
     sections = [
-        f"# Distilled set of {source}",
+        front_matter(set_name(overview), len(distilled.images), overview) + f"\n# Distilled set of {source}",
         _introduction(distilled, source),
         "## What is in it\n\n" + _contents(distilled, overview),
         "## How it was made\n\n" + _making(distilled),
         "## How to use it\n\n" + _usage(distilled),
         "## What it is worth\n\n" + _accuracy(evaluation),
-        "## What it may give away\n\n" + _privacy(audit),
+        "## Views of the same images\n\n" + views_words(distilled, views, accuracy),
+        "## What it may give away\n\n" + audit_words(audit),
         "## Limits\n\n" + _limits(distilled, evaluation),
         "## Source and terms\n\n" + _terms(overview),
     ]
@@ -92,11 +105,11 @@ def _contents(distilled: Distilled, overview: Mapping[str, Any]) -> str:
     counts = {split: films for split, films in overview.get("counts", {}).items() if isinstance(films, Mapping)}
     here = [int((distilled.targets == index).sum()) for index in range(len(distilled.classes))]
     rows = [
-        [name, images, *(_count(films.get(name)) for films in counts.values())]
+        [inline(name), images, *(counted(films.get(name)) for films in counts.values())]
         for name, images in zip(distilled.classes, here, strict=True)
     ]
-    table = _table(["class", "synthetic images", *(f"source films, {split}" for split in counts)], rows)
-    patients = [f"{split} {_count(n)}" for split, n in overview.get("patients", {}).items()]
+    table = table_of(["class", "synthetic images", *(f"source films, {split}" for split in counts)], rows)
+    patients = [f"{split} {counted(n)}" for split, n in overview.get("patients", {}).items()]
     return table + (f"\n\nPatients in the source: {', '.join(patients)}." if patients else "")
 
 
@@ -104,13 +117,13 @@ def _making(distilled: Distilled) -> str:
     """Method, start and the rest of the provenance."""
     net = distilled.architecture
     known = {
-        **{_text(key): value for key, value in sorted(distilled.provenance.items())},
+        **{inline(key): value for key, value in sorted(distilled.provenance.items())},
         "network": f"{net.name}, width {net.width}, depth {net.depth}, {net.size} × {net.size} pixels",
         "augmentation": ", ".join(distilled.augment) or "none",
         "learning rate": _rates(distilled),
         "normalisation": f"(pixel − {list(distilled.mean)}) / {list(distilled.std)}, pixels in [0, 1]",
     }
-    text = "\n".join(f"- {key}: {_value(value)}" for key, value in known.items())
+    text = "\n".join(f"- {key}: {printed(value)}" for key, value in known.items())
     if distilled.provenance.get("start") in ("real", "class_mean"):
         text += (
             "\n\nThe images started from real films of the source. Such a start can leave traces of them; "
@@ -133,9 +146,10 @@ def _usage(distilled: Distilled) -> str:
         f"```python\n{ORDERED_EXAMPLE if distilled.sequence else EXAMPLE}```\n\n"
         f"For films `x` of shape (B, {net.channels}, {net.size}, {net.size}) with pixels in [0, 1], "
         "`network(data.normalise(x)).softmax(1)` gives the probabilities of "
-        f"{', '.join(_text(name) for name in distilled.classes)}. "
+        f"{', '.join(inline(name) for name in distilled.classes)}. "
         "The networks measured below were trained as `config.yaml` says. `preview.png` shows the images; "
-        "`sha256sum -c SHA256SUMS` checks the files without Python."
+        "`sha256sum -c SHA256SUMS` checks the files without Python; `metadata.json` and `croissant.json` tell programs "
+        "what is here, `environment.json` what wrote it."
     )
 
 
@@ -144,15 +158,15 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
     arms: dict[str, Any] = evaluation.get("arms", {})
     measured = [metric for metric in METRICS if any(metric in arm.get("mean", {}) for arm in arms.values())]
     if "withheld" in evaluation:
-        return f"{_text(evaluation['withheld']).capitalize()}."
+        return sentence(inline(evaluation["withheld"]))
     if not measured:
         return "It was not measured; nothing is known about its worth."
-    positive = _text(evaluation.get("positive", "positive class"))
+    positive = inline(evaluation.get("positive", "positive class"))
     header = ["trained on", *(METRICS[metric].format(positive=positive) for metric in measured)]
     rows = [[name, *(_measure(arm, metric) for metric in measured)] for name, arm in arms.items()]
-    parts = [_protocol(evaluation), _table(header, rows)]
+    parts = [_protocol(evaluation), table_of(header, rows)]
     if evaluation.get("left_out"):
-        parts.append(f"{evaluation['left_out']} files of the source could not be read and were left out.")
+        parts.append(f"{counted(evaluation['left_out'])} files of the source could not be read and were left out.")
     reached = _of_full(arms)
     return "\n\n".join([*parts, reached] if reached else parts)
 
@@ -160,8 +174,8 @@ def _accuracy(evaluation: Mapping[str, Any]) -> str:
 def _protocol(evaluation: Mapping[str, Any]) -> str:
     """How the table was measured."""
     films, patients, seeds = (evaluation.get(key) for key in ("test_films", "test_patients", "seeds"))
-    on = "held-out films" if films is None else f"{films} held-out films"
-    of = "" if patients is None else f" of {_count(patients)} patients"
+    on = "held-out films" if films is None else f"{counted(films)} held-out films"
+    of = "" if patients is None else f" of {counted(patients)} patients"
     networks = "" if seeds is None else f" by {seeds} freshly trained networks"
     return f"Measured on {on}{of}{networks}: mean ± standard deviation [interval], where they were computed."
 
@@ -184,54 +198,6 @@ def _of_full(arms: Mapping[str, Any]) -> str:
     return f"That is {100 * means[0] / means[1]:.0f} % of the accuracy that the full data give."
 
 
-def _privacy(audit: Mapping[str, Any]) -> str:
-    """The verdicts in words: what was attacked, with which result, at which power."""
-    checks: Sequence[Mapping[str, Any]] = audit.get("checks", [])
-    if not checks:
-        return "Nothing was attacked, so nothing is known about what these images tell of a patient."
-    opening = (
-        f"Overall verdict: **{_text(audit.get('verdict', 'unknown'))}**. This says what was tried "
-        "against these images and what came of it; an attack not listed was not tried and may succeed."
-    )
-    formal = any(
-        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split() for check in checks
-    )
-    opening += _decision(audit.get("decision") or {})
-    closing = [] if formal else ["No formal guarantee (differential privacy) is given."]
-    return "\n\n".join([opening, "\n".join(_check(check) for check in checks), *closing])
-
-
-def _decision(decision: Mapping[str, Any]) -> str:
-    """Who answers for a release that the audit did not clear."""
-    text = ""
-    if not_run := decision.get("not_run"):
-        text += f"\n\nNot run: {', '.join(_text(name) for name in not_run)}."
-    if signed := decision.get("override"):
-        text += f"\n\n**Released against the audit** by {_text(signed['name'])}: {_text(signed['reason'])}"
-    if signed := decision.get("accepted"):
-        text += f"\n\nWhat is inconclusive or was not run was accepted by {_text(signed['name'])}: "
-        text += _text(signed["reason"])
-    return text
-
-
-def _check(check: Mapping[str, Any]) -> str:
-    """One check as an item of a list."""
-    power = check.get("power")
-    known = (
-        "not measured" if power is None else f"{100 * power:.0f} %" if isinstance(power, float | int) else _value(power)
-    )
-    lines = [f"- **{_text(check.get('name', 'check'))}: {_text(check.get('verdict', 'unknown'))}.** "]
-    lines[0] += _text(check.get("explanation", ""))
-    statistic = check.get("statistic") or {}
-    single = {key: value for key, value in statistic.items() if not isinstance(value, Mapping | list | tuple)}
-    lines += [f"  - measured: {_value(single)}"] if single else []
-    if check.get("interval"):
-        low, high = check["interval"]
-        lines.append(f"  - 95 % interval: {_value(low)} to {_value(high)}")
-    lines.append(f"  - power (share of planted leaks that the attack found): {known}")
-    return "\n".join(lines)
-
-
 def _limits(distilled: Distilled, evaluation: Mapping[str, Any]) -> str:
     """What the reader must not do with it."""
     limits = [
@@ -248,44 +214,5 @@ def _limits(distilled: Distilled, evaluation: Mapping[str, Any]) -> str:
 
 def _terms(overview: Mapping[str, Any]) -> str:
     """Citation and licence of the source, as given."""
-    lines = [f"- {key}: {_text(overview[key])}" for key in ("citation", "licence") if overview.get(key)]
+    lines = [f"- {key}: {inline(overview[key])}" for key in ("citation", "licence") if overview.get(key)]
     return "\n".join(lines) or "The source gave neither citation nor licence; ask its owner before using the set."
-
-
-def _count(n: Any) -> str:
-    """A count as it may be printed: small ones are not told exactly."""
-    if n is None:
-        return "–"
-    return f"fewer than {SMALL}" if 0 < n < SMALL else str(n)
-
-
-def _value(value: Any) -> str:
-    """A number, text or small dict as text; longer lists are in the JSON files."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_text(key)} {_value(item)}" for key, item in value.items()) or "–"
-    if isinstance(value, list | tuple):
-        return f"{len(value)} values" if len(value) > SMALL else ", ".join(_value(item) for item in value) or "–"
-    return _text(value)
-
-
-def _text(value: Any) -> str:
-    """One line of text that cannot break out of its place in the Markdown."""
-    text = " ".join(str(value).split())
-    for mark in "\\`*|<>[]":
-        text = text.replace(mark, f"\\{mark}")
-    return text
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """One cell of a table."""
-    return str(value).replace("|", "\\|").replace("\n", " ")

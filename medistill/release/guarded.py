@@ -34,3 +34,8 @@ def _verdict(check: Mapping[str, Any]) -> dict[str, Any]:
         "negative_control": f"none: {OUTSIDE}",
         "explanation": f"{OUTSIDE.capitalize()}.",
     }
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence of the card."""
+    return f"{words[:1].upper()}{words[1:]}."

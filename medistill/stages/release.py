@@ -6,20 +6,23 @@ from typing import Any
 import yaml
 
 from medistill.data.imageset import ImageSet
+from medistill.distill.distilled import Distilled
 from medistill.evaluate.small_cells import LEAST
 from medistill.files import sha256, write_json
 from medistill.release.bundle import refuse_whitened, write_release
 from medistill.release.decision import decide
-from medistill.release.guarded import WITHHELD_FEW
+from medistill.release.guarded import WITHHELD, WITHHELD_FEW
 from medistill.release.load import verify
+from medistill.release.metadata import FORMAT
 from medistill.stages.audit import audited, failed_before
 from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
 from medistill.stages.evaluate import evaluated
 from medistill.stages.experts import ledger_of
-from medistill.stages.load import SPLITS, load
+from medistill.stages.load import SPLITS, Splits, load
 from medistill.stages.recorded import record, record_again
 from medistill.stages.session import Session
+from medistill.stages.views import view_accuracy
 
 
 def release(session: Session) -> Path:
@@ -29,19 +32,14 @@ def release(session: Session) -> Path:
     refuse_whitened(final)
     measured, evaluation = evaluated(session, splits)
     checked, audit = audited(session, splits)
-    if fewest_patients(splits.test) < LEAST:
+    few = fewest_patients(splits.test) < LEAST
+    if few:
         evaluation = WITHHELD_FEW
         session.say(f"note: a class has fewer than {LEAST} test patients, so the evaluation stays in the house")
-    data = session.config.data
-    overview = {
-        "name": data.name,
-        "citation": data.citation,
-        "licence": data.licence,
-        "counts": {name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS},
-        "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
-    }
+    overview = _overview(session, splits, final)
     ledger = ledger_of(session, splits)
     parts: dict[str, Any] = {
+        "format": FORMAT,
         "distilled": made.key,
         "evaluate": measured.key,
         "audit": checked.key,
@@ -50,14 +48,14 @@ def release(session: Session) -> Path:
     if ledger:
         # the folder's name leaves with it, so it must come from what the guarantee covers
         public = {key: overview[key] for key in ("name", "citation", "licence")}
-        parts = {"distilled": sha256(made.file(DISTILLED)), "ledger": ledger, "overview": public}
+        parts = {"format": FORMAT, "distilled": sha256(made.file(DISTILLED)), "ledger": ledger, "overview": public}
     words = {"override": session.config.release.override, "accept": session.config.release.accept}
     before = failed_before(session, checked, made)
     decision = decide(audit, final.provenance["start"], **words, failed_before=before)
     signed = {key: decision[key] for key in ("override", "accepted") if decision[key]}
     work = session.work("release", {**parts, **signed})
     folder = work.folder
-    params = {"release": data.name, **signed}
+    params = {"release": session.config.data.name, **signed}
     keys = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key, "set": made.digest(DISTILLED)}
     if folder.exists():
         verify(folder)
@@ -69,6 +67,7 @@ def release(session: Session) -> Path:
     config = {key: value for key, value in session.config.to_dict().items() if key != "release"}
     with session.stage(work, params, keys) as run:
         write_json(beside, decision)
+        lost = WITHHELD if ledger else WITHHELD_FEW if few else view_accuracy(session, splits, final)
         write_release(
             folder,
             distilled=final,
@@ -78,12 +77,26 @@ def release(session: Session) -> Path:
             overview=overview,
             ledger=ledger,
             failed_before=before,
-            **words,
+            view_accuracy=lost,
+            override=words["override"],
+            accept=words["accept"],
         )
         if run:
             record(run, folder)
     session.say(f"release: -> {folder}")
     return folder
+
+
+def _overview(session: Session, splits: Splits, final: Distilled) -> dict[str, Any]:
+    """The source, as the card takes it."""
+    data = session.config.data
+    return {
+        "name": data.name,
+        "citation": data.citation,
+        "licence": data.licence,
+        "counts": {name: dict(zip(final.classes, getattr(splits, name).counts, strict=True)) for name in SPLITS},
+        "patients": {name: len(getattr(splits, name).groups.unique()) for name in SPLITS},
+    }
 
 
 def fewest_patients(test: ImageSet) -> int:

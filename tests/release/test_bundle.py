@@ -20,25 +20,31 @@ from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.release import bundle
 from medistill.release.bundle import WITHHELD, redact, write_release
-from medistill.release.card import FOLDER, card
+from medistill.release.card import FOLDER
+
+CLASS_OF = ("COVID", "lung opacity", "normal", "COVID", "lung opacity", "normal")
 
 FILES = {
     "README.md",
     "SHA256SUMS",
     "audit.json",
     "config.yaml",
+    "croissant.json",
+    "distilled.npz",
     "distilled.safetensors",
+    "environment.json",
     "evaluation.json",
+    "images/metadata.jsonl",
+    "metadata.json",
     "preview.png",
+    *(f"images/{name}/{index:04d}.png" for index, name in enumerate(CLASS_OF)),
+    *(f"dicom/{name}/{index:04d}.dcm" for index, name in enumerate(CLASS_OF)),
 }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def text_of(toy: dict[str, Any]) -> str:
-    return card(toy["distilled"], toy["evaluation"], toy["audit"], toy["overview"])
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_a_release_is_whole_and_checked_by_sha256sum(tmp_path: Path, toy: dict[str, Any]) -> None:
@@ -48,7 +54,7 @@ def test_a_release_is_whole_and_checked_by_sha256sum(tmp_path: Path, toy: dict[s
     names = [line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
     assert names == sorted(FILES - {"SHA256SUMS"})
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count(": OK") == 6 and done.stderr == ""
+    assert done.returncode == 0 and done.stdout.count(": OK") == len(FILES) - 1 and done.stderr == ""
     assert json.loads((folder / "evaluation.json").read_text()) == toy["evaluation"]
     audit = json.loads((folder / "audit.json").read_text())
     assert audit.pop("decision")["verdict"] == "pass" and audit == toy["audit"]
@@ -63,9 +69,9 @@ def test_the_same_release_has_the_same_bytes(tmp_path: Path, toy: dict[str, Any]
 
 def test_an_identical_release_is_left_alone_and_another_is_kept(tmp_path: Path, toy: dict[str, Any]) -> None:
     folder = write_release(tmp_path / "toy", **toy)
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     write_release(folder, **toy)
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
     other = toy | {"distilled": replace(toy["distilled"], lr=0.03)}
     with pytest.raises(UserError, match="different release"):
@@ -124,7 +130,7 @@ def test_a_whitened_set_leaves_nothing(tmp_path: Path, toy: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", ["card", "_preview", "write_sums"])
+@pytest.mark.parametrize("step", ["write_views", "croissant", "card", "_preview", "write_sums"])
 def test_killed_in_the_middle_leaves_nothing(
     tmp_path: Path,
     toy: dict[str, Any],
@@ -132,7 +138,7 @@ def test_killed_in_the_middle_leaves_nothing(
     step: str,
     error: type[BaseException],
 ) -> None:
-    def fall(*_: object) -> None:
+    def fall(*_: object, **__: object) -> None:
         raise error("planted")
 
     monkeypatch.setattr(bundle, step, fall)
@@ -255,60 +261,3 @@ def test_the_example_of_an_ordered_set_learns_from_all_pairs_in_turn(
     with torch.no_grad():
         expected = network(names["data"].normalise(films))
         torch.testing.assert_close(names["network"](names["data"].normalise(films)), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_the_card_says_what_was_measured(toy: dict[str, Any]) -> None:
-    text = text_of(toy)
-    for expected in (
-        "# Distilled set of Toy films",
-        "6 synthetic images of 16 × 16 pixels (1 channel) in 3 classes",
-        "| COVID | 2 | 120 |",
-        "| lung opacity | 2 | fewer than 10 |",
-        "- method: iadd",
-        "- start: noise",
-        "- experts: 8",
-        "400 held-out films of 310 patients by 5 freshly trained networks",
-        "| distilled | 0.812 ± 0.011 [0.770, 0.850] | 0.800 ± 0.011 | 0.910 ± 0.011 | 0.930 ± 0.011 |",
-        "| random real | 0.613 | – | – | – |",
-        "| full data | 0.928 ± 0.004 | – | – | – |",
-        "88 % of the accuracy that the full data give",
-        "Overall verdict: **pass**",
-        "**nearest real neighbour: pass.** No synthetic image",
-        "measured: fired 0, of 6",
-        "95 % interval: 0.81 to 0.99",
-        "found): 94 %",
-        "No formal guarantee",
-        "not for diagnosis",
-        "- citation: Planted et al. 2021",
-        "- licence: CC BY 4.0",
-    ):
-        assert expected in text, expected
-    assert "anonym" not in text.lower() and "started from real films" not in text
-
-
-def test_the_card_of_a_real_start_and_of_missing_numbers(toy: dict[str, Any]) -> None:
-    toy["distilled"].provenance["start"] = "real"
-    toy["evaluation"] = {"arms": {"distilled": {"mean": {"accuracy": 0.5}}}}
-    toy["audit"]["checks"][0]["power"] = None
-    toy["overview"] = {}
-    text = text_of(toy)
-    assert "started from real films" in text and "No formal guarantee" in text
-    assert "| distilled | 0.500 |" in text and "no comparison with training on the full data" in text
-    assert "found): not measured" in text and "neither citation nor licence" in text
-    toy["audit"], toy["evaluation"] = {"verdict": "inconclusive", "checks": []}, {}
-    assert "Nothing was attacked" in text_of(toy) and "It was not measured" in text_of(toy)
-
-
-def test_only_a_passed_dp_statement_is_a_formal_guarantee(toy: dict[str, Any]) -> None:
-    statement = {"name": "DP statement", "verdict": "inconclusive", "explanation": "Planted."}
-    toy["audit"]["checks"].append(statement)
-    assert "No formal guarantee" in text_of(toy)
-    statement["verdict"] = "pass"
-    assert "No formal guarantee" not in text_of(toy)
-
-
-def test_names_cannot_break_out_of_the_card(toy: dict[str, Any]) -> None:
-    toy["overview"]["name"] = "films\n\n# Approved <script>"
-    toy["distilled"] = replace(toy["distilled"], classes=("COVID|x", "lung opacity", "normal"))
-    text = text_of(toy)
-    assert "\n# Approved" not in text and "\\<script" in text and "| COVID\\|x | 2 |" in text

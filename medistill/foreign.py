@@ -1,6 +1,7 @@
 """Text of files from elsewhere, fit to stand in a sentence of ours."""
 
 import re
+from collections.abc import Iterable
 
 _ESCAPED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0abfnrtv])")
 _QUOTED = re.compile(r"""(?<!\w)b?'[^']*'|(?<!\w)b?"[^"]*\"""")
@@ -17,3 +18,9 @@ def reason(error: BaseException, most: int = 120) -> str:
     """An exception as part of a sentence: its type and the start of its text, without what it quotes of a file."""
     text = shown(_QUOTED.sub("...", str(error)[: 8 * most]), most).replace(";", ",")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names in a sentence; of many the first, and how many there are more."""
+    every = [shown(name, 40) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medistill.foreign import reason, shown
+from medistill.foreign import listed, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,9 @@ def test_a_reason_quotes_nothing_of_a_file():
     assert reason(ValueError()) == "ValueError"
     assert reason(ValueError("the scanner's unit isn't known")) == "ValueError: the scanner's unit isn't known"
     assert len(reason(ValueError("a " * 500))) < 140
+
+
+def test_of_many_names_the_first_are_listed():
+    assert listed(["a", "b\n"]) == "a, b"
+    assert listed(range(23)) == ", ".join(map(str, range(20))) + " and 3 more"
+    assert listed(["x" * 99]) == "x" * 37 + "..."

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medistill.data.raw_table import read_raw
 from medistill.errors import UserError
+from medistill.foreign import listed, shown
 
 COLUMNS = ("path", "label", "patient_id", "view", "sex", "age", "site", "split")
 NEEDED = ("path", "label", "patient_id")
@@ -16,6 +18,7 @@ SPLITS = ("train", "val", "test")
 UNKNOWN = "unknown"
 KNOWN = "patient_known"  # not a column of the table: it says in a CSV whose ids stand for nobody known
 SHOWN = 20  # mistakes of one kind that are spelt out before the rest is only counted
+LONGEST = 100  # characters of a label: it names a folder of the release
 
 
 class CohortError(UserError):
@@ -115,7 +118,7 @@ def read_cohort(
     cohort = Cohort(table, tuple(classes if classes is not None else found))
     mistakes = _row_mistakes(cohort, names) + _cohort_mistakes(cohort, names, source, unknown_patients)
     if mistakes:
-        named = dict.fromkeys(path for path in cohort.paths if path.is_file())
+        named = dict.fromkeys(path for path in cohort.paths if _is_there(path))
         raise CohortError(mistakes, list(named))
     return cohort
 
@@ -127,32 +130,40 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
         raise UserError(
             f"data.columns: {', '.join(strangers)} is no column of a cohort; known are {', '.join((*COLUMNS, KNOWN))}"
         )
-    try:
-        raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source.name}: not in UTF-8 ({error.reason}); save it as CSV in UTF-8") from error
-    except (ValueError, pd.errors.ParserError) as error:  # ValueError: an empty file
-        raise UserError(f"{source.name}: not a CSV ({error}); export it again with commas") from error
-    if len(raw.columns) == 1 and ";" in str(raw.columns[0]):
-        raise UserError(f"{source.name}: its columns are parted by semicolons; export it again with commas")
+    name = shown(source.name)
+    raw = read_raw(source, name)
     theirs = {ours: columns.get(ours, ours) for ours in COLUMNS}
     asked = theirs | {ours: name for ours, name in columns.items() if ours == KNOWN}
-    missing = [name for ours, name in asked.items() if name not in raw and (ours in NEEDED or ours in columns)]
+    missing = [their for ours, their in asked.items() if their not in raw and (ours in NEEDED or ours in columns)]
     if missing:
         raise UserError(
-            f"{source.name}: no column {', '.join(missing)} among {', '.join(map(str, raw.columns))}; "
+            f"{name}: no column {listed(missing)} among {listed(raw.columns)}; "
             "add it, or name the right one in data.columns"
         )
     table = pd.DataFrame(
-        {ours: raw[name].str.strip() if name in raw else "" for ours, name in theirs.items()}, index=raw.index
+        {ours: raw[their].str.strip() if their in raw else "" for ours, their in theirs.items()}, index=raw.index
     )
     if KNOWN in columns:
         table.loc[raw[columns[KNOWN]].str.strip() == "0", "patient_id"] = UNKNOWN
-    if table["path"].str.contains("\0", regex=False).any():
-        raise UserError(f"{source.name}: a path contains a null byte; export the table again")
-    names = [f"{source.name} row {row + 2} ({path})" for row, path in enumerate(table["path"])]
-    table["path"] = [str((source.parent / path).resolve()) if path else "" for path in table["path"]]
+    names = [f"{name} row {row + 2} ({shown(path)})" for row, path in enumerate(table["path"])]
+    table["path"] = [_resolved(source.parent, path) if path else "" for path in table["path"]]
     return table, names
+
+
+def _resolved(folder: Path, path: str) -> str:
+    """The absolute path of a film that is named relative to a folder; as it stands where no file can have it."""
+    try:
+        return str((folder / path).resolve())
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
+        return str(folder.absolute() / path)
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether a path is a file's; one that no file can have is none's."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -178,7 +189,7 @@ def _read_folder(source: Path) -> tuple[pd.DataFrame, list[str]]:
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     root = source.resolve()
     return table, [
-        str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path for path in table["path"]
+        shown(Path(path).relative_to(root) if Path(path).is_relative_to(root) else path, 200) for path in table["path"]
     ]
 
 
@@ -212,24 +223,27 @@ def _row_mistakes(cohort: Cohort, names: list[str]) -> list[str]:
             if table["label"][first] != label:
                 tell(
                     "labels",
-                    f"the film stands under two labels, {table['label'][first]} and {label}; decide for one",
+                    f"the film stands under two labels, {shown(table['label'][first])} and {shown(label)}; "
+                    "decide for one",
                 )
             else:
                 tell("rows", "the film is listed twice; delete one row")
-        elif not Path(path).is_file():
+        elif not _is_there(path):
             tell("missing", "no such file; paths are relative to the table")
         seen.setdefault(path, row)
         if label not in cohort.classes:
             tell(
                 "label",
-                f"label {label or 'empty'} is none of {', '.join(cohort.classes)}; mend it or data.classes",
+                f"label {shown(label) or 'empty'} is none of {listed(cohort.classes)}; mend it or data.classes",
             )
+        elif not label.isprintable() or len(label) > LONGEST:
+            tell("name", f"label {shown(label)} is no plain name of up to {LONGEST} characters; give it another")
         if not patient:
             tell("patient", "patient_id is empty; fill it in, or write unknown where it cannot be known")
         if splits_given and split not in SPLITS:
             tell(
                 "split",
-                f"split {split or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
+                f"split {shown(split) or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
             )
     return [line for lines in mistakes.values() for line in _first_lines(lines)]
 
@@ -242,15 +256,17 @@ def _first_lines(lines: list[str]) -> list[str]:
 
 def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_patients: bool) -> list[str]:
     """Mistakes of the cohort as a whole."""
-    table, name = cohort.table, source.name
+    table, name = cohort.table, shown(source.name)
     if table.empty:
         return [f"{name}: lists no film; a cohort needs a row per film, or a folder per class with films in it"]
     found = set(table["label"])
-    mistakes = [
-        f"{name}: no film of class {label}; add films or leave it out of data.classes"
-        for label in cohort.classes
-        if label not in found
-    ]
+    mistakes = _first_lines(
+        [
+            f"{name}: no film of class {shown(label)}; add films or leave it out of data.classes"
+            for label in cohort.classes
+            if label not in found
+        ]
+    )
     if len(cohort.classes) < 2:
         mistakes.append(f"{name}: {len(cohort.classes)} class found; a classifier needs two or more")
     if len(set(cohort.groups.tolist())) == 1:
@@ -261,11 +277,12 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
             "permit this with data.unknown_patients: one patient may then stand on both sides of a split"
         )
     known = table[(table["patient_id"] != UNKNOWN) & (table["patient_id"] != "")]
-    splits = known.groupby("patient_id", sort=False)["split"].transform("nunique")
-    crossing = known[splits > 1].groupby("patient_id", sort=False).groups.values()
+    apart = known.groupby("patient_id", sort=False)["split"].transform("nunique") > 1
+    crossing = known[apart].groupby("patient_id", sort=False).groups.values()
+    splits = table["split"].map(shown)
     mistakes += _first_lines(
         [
-            f"{names[rows[0]]}: its patient stands in {' and '.join(sorted(set(table.loc[rows, 'split'])))}, "
+            f"{names[rows[0]]}: its patient stands in {' and '.join(sorted({*splits.loc[rows]})[:SHOWN])}, "
             f"with {len(rows)} films; move all films of a patient to one split"
             for rows in crossing
         ]

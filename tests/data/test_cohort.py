@@ -115,6 +115,30 @@ def test_mistakes(table, lines, options, text):
     assert any(text in line for line in mistakes(table(*lines), **options))
 
 
+def test_rows_longer_than_the_header_are_told(table):
+    """A path with a comma: what follows would be taken for another column's."""
+    (text,) = mistakes(table("path,label,patient_id", "a,b.png,COVID,p1", "b.png,Normal,p2"))
+    assert text.startswith("cohort.csv: rows have more fields than its first line has columns; quote")
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + ".png", "a/" * 5000, "nul\0.png", "loop"])
+def test_a_path_that_no_file_can_have_is_missing(table, tmp_path, path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (text,) = mistakes(table(*GOOD, f"{path},COVID,p1,"))
+    assert text.startswith("cohort.csv row 6 (") and text.endswith("no such file; paths are relative to the table")
+    assert text.isprintable() and len(text) < 200
+
+
+def test_a_table_cannot_write_on_the_terminal_or_fill_it(table):
+    source = table("path,label,patient_id", *(f"a.png,{number:0200d}\x1b[2J,p{number}" for number in range(200)))
+    found = mistakes(source)
+    assert all(line.isprintable() and len(line) < 400 for line in found) and len(found) < 50
+    assert any("is no plain name of up to 100 characters" in line for line in found)
+    source.write_text(",".join(f"column{number}" for number in range(1000)) + "\n1\n")
+    (text,) = mistakes(source)
+    assert text.endswith("column19 and 980 more; add it, or name the right one in data.columns")
+
+
 def test_mistakes_of_a_given_split(table):
     head = "path,label,patient_id,split"
     rows = ["a.png,x,p,train", "b.png,y,p,test", "c.png,x,q,validation", "d.png,y,q,"]

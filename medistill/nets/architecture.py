@@ -56,14 +56,14 @@ class Architecture:
             return NETWORKS[self.name](self.channels, self.classes, self.size, self.width, self.depth)
 
 
-def architecture_named(text: str, like: Architecture) -> Architecture:
-    """The network NAME or NAME:WIDTH for the images and classes of `like`.
+def architecture_named(text: str, like: Architecture, option: str = "evaluate.architectures") -> Architecture:
+    """The network NAME or NAME:WIDTH for the images and classes of `like`, as an option gives it.
 
     Without a width it is `like` itself if that is of the name, else of the published width. A ConvNet beside another
     network is as deep as the field's (3 blocks at 32 px, 4 at 64, 5 at 112), a vit has 4 blocks. Raises UserError for
     what cannot be built.
     """
-    name, width = parse_network("evaluate.architectures", text)
+    name, width = parse_network(option, text)
     own = name == like.name
     found = replace(
         like,
@@ -72,7 +72,7 @@ def architecture_named(text: str, like: Architecture) -> Architecture:
         depth=like.depth if own else _usual_depth(like.size) if name == "convnet" else DEPTH,
     )
     if wrong := misfit(found.name, found.size, found.width, found.depth):
-        raise UserError(f"evaluate.architectures: {text!r}: {wrong}")
+        raise UserError(f"{option}: {text!r}: {wrong}")
     return found
 
 

@@ -1,0 +1,184 @@
+"""TRAIN: a classifier fitted on a release and on nothing else, and measured on films of one's own."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from medistill.config.train import Train
+from medistill.errors import UserError
+from medistill.evaluate.student import fit_all, predict
+from medistill.files import digest_of, read_json, write_json
+from medistill.release.model import FACTS, METRICS, Model, card, load_model, read_facts, write_model
+from medistill.seeds import generator
+from medistill.stages.order import Order, order_of
+from medistill.stages.own_films import NAMES, WITHHELD, OwnFilms, few, measure, own_films
+from medistill.stages.progress import Progress
+from medistill.stages.reading import device_named, require_gray
+
+if TYPE_CHECKING:
+    from medistill.track import StageRun
+
+Say = Callable[[str], None]
+
+LEARNT = 0.95
+"""A network that calls fewer of its own training images right than this share has not been trained to the end."""
+
+
+def train(settings: Train, say: Say) -> None:
+    """`medistill train`: networks on a release, kept in a folder; measured on the films of --test."""
+    order = order_of(settings, say)
+    key = order.training["key"]
+    folder = Path(settings.out or f"model-{key[:8]}")
+    device = device_named(settings.device)
+    if _there(folder, key):
+        say(f"train: done already -> {folder}")
+    else:
+        with _recorded(settings, "train", order, key) as run:
+            _fit(folder, order, device, say, run)
+        say(f"train: -> {folder}, not for diagnosis")
+    if settings.test:
+        _test(settings, folder, order, device, say)
+
+
+def _there(folder: Path, key: str) -> bool:
+    """Whether a folder holds the model of this key already. Raises UserError for another model's."""
+    if not (folder / FACTS).exists():
+        return False
+    training = read_facts(folder).get("training")
+    if not isinstance(training, dict) or training.get("key") != key:
+        raise UserError(
+            f"--out: {folder} holds a model of another release or other settings; name another folder, or move it away"
+        )
+    return True
+
+
+def _fit(folder: Path, order: Order, device: torch.device, say: Say, run: "StageRun | None") -> None:
+    """Train the networks and write their folder."""
+    students = _students(order, device, say)
+    answers = torch.stack([predict(student, order.data.images, device) for student in students])  # (S, M, K)
+    found = _on_images(answers, order)
+    for student in students:
+        student.cpu()
+    facts = {"release": order.source, "training": order.training, "positive": order.positive}
+    data = order.data
+    model = Model(order.architecture, data.classes, data.mean, data.std, order.reading, tuple(students), facts)
+    write_model(folder, model, {"synthetic": found, "test": None}, card(facts, data.classes))
+    if run:
+        run.metrics(0, {f"synthetic/{name}": found[name] for name in ("loss", "accuracy")})
+    say(
+        f"train: {order.architecture.name}:{order.architecture.width} at step size {order.lr:g} calls "
+        f"{found['accuracy']:.0%} of its own training images right"
+    )
+    if found["accuracy"] < LEARNT:
+        say("note: that is too few, it has not learnt them; give more --steps, or another --lr")
+
+
+def _students(order: Order, device: torch.device, say: Say) -> list[nn.Module]:
+    """The trained networks, in the order of their seeds."""
+    generators = [generator(order.seed, "train", number) for number in range(order.students)]
+    data, steps = order.data, order.recipe.steps
+    with Progress(order.students * steps, "training", "step", 0, say) as bar:
+        told = bar.estimate(f"training: {order.students} x {order.architecture.name} of {steps} steps")
+        try:
+            trained = fit_all(
+                data.images,
+                data.labels,
+                order.architecture,
+                order.lr,
+                order.recipe,
+                generators,
+                device,
+                bar.update,
+                told=told,
+                sequence=order.sequence,
+            )
+            done = dict(trained)
+        except UserError as error:
+            raise UserError(f"--lr: {order.architecture.name}: {str(error).removeprefix('evaluation: ')}") from error
+    return [done[number] for number in range(order.students)]
+
+
+def _on_images(answers: Tensor, order: Order) -> dict[str, Any]:
+    """Loss and accuracy on the synthetic images: that they were learnt, and nothing about films. Answers (S, M, K)."""
+    labels, targets = order.data.labels, order.data.targets
+    if not bool(answers.isfinite().all()):
+        raise UserError(f"--lr: a network answers with NaN after training at step size {order.lr:g}; give a lower one")
+    tiny = torch.finfo(answers.dtype).tiny
+    losses = [float(-(labels * p.clamp_min(tiny).log()).sum(1).mean()) for p in answers]
+    right = [float((p.argmax(1) == targets).float().mean()) for p in answers]
+    return {
+        "loss": sum(losses) / len(losses),
+        "accuracy": sum(right) / len(right),
+        "losses": losses,
+        "accuracies": right,
+    }
+
+
+def _test(settings: Train, folder: Path, order: Order, device: torch.device, say: Say) -> None:
+    """Measure the model of a folder on the films of --test, and keep the figures in its metrics.json."""
+    require_gray(order.architecture.channels)
+    model = load_model(folder)
+    films = own_films(Path(settings.test), settings.columns, model.classes, model.reading, settings.workers, say)
+    digest = _digest(films)
+    before = read_json(folder / METRICS)
+    if before["test"] and before["test"].get("digest") == digest:
+        _tell(before["test"], say)
+        say(f"test: done already -> {folder / METRICS}")
+        return
+    answers = model.to(device).probabilities(films.images, device)
+    found = measure(answers, films, model.classes, order.positive, order.seed)
+    _tell(found, say)
+    if few(found):
+        say(f"note: {WITHHELD}")
+        write_json(folder / METRICS, before | {"test": {"withheld": WITHHELD}})
+        return
+    with _recorded(settings, "test", order, digest_of([order.training["key"], digest])) as run:
+        write_json(folder / METRICS, before | {"test": found | {"digest": digest}})
+        if run:
+            run.input("films of their own", digest, "test", {"films": found["films"], "patients": found["patients"]})
+            values = {name: row["value"] for name, row in found["metrics"].items() if row["value"] is not None}
+            run.metrics(0, {f"test/{name}": value for name, value in values.items()})
+    say(f"test: -> {folder / METRICS}")
+
+
+def _digest(films: OwnFilms) -> str:
+    """The identity of test films: pixels, labels, patients."""
+    state = hashlib.sha256(repr(tuple(films.images.shape)).encode())
+    for tensor in (films.images, films.labels, films.groups):
+        state.update(tensor.contiguous().numpy().data)
+    return state.hexdigest()
+
+
+def _tell(found: Mapping[str, Any], say: Say) -> None:
+    """The figures, for people."""
+    say(f"test: {found['films']} films of {found['patients']} patients")
+    for name in NAMES:
+        row = found["metrics"].get(name, {"value": None})
+        if row["value"] is not None:
+            low, high = row["interval"]
+            say(f"test: {name.replace('_', ' ')} {row['value']:.3f} ({low:.3f} to {high:.3f}, 95 % by patient)")
+    for name, row in found["classes"].items():
+        share = "no film" if row["recall"] is None else f"{row['recall']:.3f} of {row['films']} films called so"
+        say(f"test: {name}: {share}")
+
+
+@contextmanager
+def _recorded(settings: Train, stage: str, order: Order, key: str) -> "Iterator[StageRun | None]":
+    """The MLflow record of what is done inside; None where none is wanted."""
+    if not settings.track:
+        yield None
+        return
+    from medistill.track import open_tracker
+
+    tracker = open_tracker(order.name)
+    release = {"medistill.release": order.source["digest"]}
+    parent = tracker.parent(f"models of {order.name}", f"models-{order.source['digest'][:16]}", release)
+    params = {"train": {name: value for name, value in order.training.items() if name != "key"}}
+    with tracker.stage(parent, stage, key, params | {"net": asdict(order.architecture)}, release) as run:
+        yield run

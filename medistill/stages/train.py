@@ -22,7 +22,7 @@ from medistill.stages.progress import Progress
 from medistill.stages.reading import device_named, require_gray
 
 if TYPE_CHECKING:
-    from medistill.track import StageRun
+    from medistill.track import StageRun, Tracker
 
 Say = Callable[[str], None]
 
@@ -35,15 +35,20 @@ def train(settings: Train, say: Say) -> None:
     order = order_of(settings, say)
     key = order.training["key"]
     folder = Path(settings.out or f"model-{key[:8]}")
-    device = device_named(settings.device)
-    if _there(folder, key):
+    device, done = device_named(settings.device), _there(folder, key)
+    tracker = _tracker(settings, order)
+    if done:
         say(f"train: done already -> {folder}")
-    else:
-        with _recorded(settings, "train", order, key) as run:
-            _fit(folder, order, device, say, run)
+    if not done or (tracker and not tracker.knows("train", {"medistill.key": key})):
+        with _recorded(tracker, "train", order, key) as run:
+            if not done:
+                _fit(folder, order, device, say)
+            if tracker and run:
+                _register(tracker, run, folder, order, say)
+    if not done:
         say(f"train: -> {folder}, not for diagnosis")
     if settings.test:
-        _test(settings, folder, order, device, say)
+        _test(settings, tracker, folder, order, device, say)
 
 
 def _there(folder: Path, key: str) -> bool:
@@ -58,7 +63,7 @@ def _there(folder: Path, key: str) -> bool:
     return True
 
 
-def _fit(folder: Path, order: Order, device: torch.device, say: Say, run: "StageRun | None") -> None:
+def _fit(folder: Path, order: Order, device: torch.device, say: Say) -> None:
     """Train the networks and write their folder."""
     students = _students(order, device, say)
     answers = torch.stack([predict(student, order.data.images, device) for student in students])  # (S, M, K)
@@ -69,8 +74,6 @@ def _fit(folder: Path, order: Order, device: torch.device, say: Say, run: "Stage
     data = order.data
     model = Model(order.architecture, data.classes, data.mean, data.std, order.reading, tuple(students), facts)
     write_model(folder, model, {"synthetic": found, "test": None}, card(facts, data.classes))
-    if run:
-        run.metrics(0, {f"synthetic/{name}": found[name] for name in ("loss", "accuracy")})
     say(
         f"train: {order.architecture.name}:{order.architecture.width} at step size {order.lr:g} calls "
         f"{found['accuracy']:.0%} of its own training images right"
@@ -120,7 +123,9 @@ def _on_images(answers: Tensor, order: Order) -> dict[str, Any]:
     }
 
 
-def _test(settings: Train, folder: Path, order: Order, device: torch.device, say: Say) -> None:
+def _test(
+    settings: Train, tracker: "Tracker | None", folder: Path, order: Order, device: torch.device, say: Say
+) -> None:
     """Measure the model of a folder on the films of --test, and keep the figures in its metrics.json."""
     require_gray(order.architecture.channels)
     model = load_model(folder)
@@ -138,7 +143,7 @@ def _test(settings: Train, folder: Path, order: Order, device: torch.device, say
         say(f"note: {WITHHELD}")
         write_json(folder / METRICS, before | {"test": {"withheld": WITHHELD}})
         return
-    with _recorded(settings, "test", order, digest_of([order.training["key"], digest])) as run:
+    with _recorded(tracker, "test", order, digest_of([order.training["key"], digest])) as run:
         write_json(folder / METRICS, before | {"test": found | {"digest": digest}})
         if run:
             run.input("films of their own", digest, "test", {"films": found["films"], "patients": found["patients"]})
@@ -168,15 +173,30 @@ def _tell(found: Mapping[str, Any], say: Say) -> None:
         say(f"test: {name}: {share}")
 
 
-@contextmanager
-def _recorded(settings: Train, stage: str, order: Order, key: str) -> "Iterator[StageRun | None]":
-    """The MLflow record of what is done inside; None where none is wanted."""
+def _register(tracker: "Tracker", run: "StageRun", folder: Path, order: Order, say: Say) -> None:
+    """Record how a model learnt its images, and register it."""
+    learnt = read_json(folder / METRICS)["synthetic"]
+    run.metrics(0, {f"synthetic/{name}": learnt[name] for name in ("loss", "accuracy")})
+    found = tracker.register(run.run_id, order.name, folder, order.data.folder)
+    alias = "alias released" if found.released else f"without the alias released: {found.why}"
+    say(f"registered: {found.name}, version {found.version}, {alias}")
+
+
+def _tracker(settings: Train, order: Order) -> "Tracker | None":
+    """The MLflow store; None where none is wanted. It is opened before the work, so that silence costs nothing."""
     if not settings.track:
-        yield None
-        return
+        return None
     from medistill.track import open_tracker
 
-    tracker = open_tracker(order.name)
+    return open_tracker(order.name)
+
+
+@contextmanager
+def _recorded(tracker: "Tracker | None", stage: str, order: Order, key: str) -> "Iterator[StageRun | None]":
+    """The MLflow record of what is done inside."""
+    if tracker is None:
+        yield None
+        return
     release = {"medistill.release": order.source["digest"]}
     parent = tracker.parent(f"models of {order.name}", f"models-{order.source['digest'][:16]}", release)
     params = {"train": {name: value for name, value in order.training.items() if name != "key"}}

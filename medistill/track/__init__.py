@@ -4,9 +4,10 @@ Runs are created through `MlflowClient` alone: the fluent API would tag them wit
 script's path. What is recorded is what the caller hands over, plus versions and the kind of machine.
 """
 
+from medistill.track.reading import Record, open_record
 from medistill.track.records import StageRun
 from medistill.track.registry import Registered
 from medistill.track.store import DEFAULT_URI
 from medistill.track.tracker import Tracker, open_tracker
 
-__all__ = ["DEFAULT_URI", "Registered", "StageRun", "Tracker", "open_tracker"]
+__all__ = ["DEFAULT_URI", "Record", "Registered", "StageRun", "Tracker", "open_record", "open_tracker"]

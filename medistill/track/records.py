@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
-from medistill.track.store import user_errors
+from medistill.track.store import MAX_DIGEST, user_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +23,6 @@ FLUSH_AT = 200
 MAX_PARAM = 6000
 MAX_TAG = 5000
 PARAMS_A_BATCH = 100
-MAX_DIGEST = 36
 TRUNCATED = " ... (truncated)"
 
 

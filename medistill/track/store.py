@@ -18,6 +18,9 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 RELEASE = "medistill.release"
 """The tag that holds the digest of a release: of its own run, and of what was trained from it."""
 
+MAX_DIGEST = 36
+"""Characters of a data set's digest that MLflow keeps; the whole stands in a tag of the input."""
+
 # This runs in hospitals: nobody outside is told that it does.
 SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 

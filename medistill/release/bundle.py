@@ -132,6 +132,7 @@ def write_release(
     accept: str = "",
     failed_before: Sequence[str] = (),
     view_accuracy: Mapping[str, Any] | None = None,
+    published: bool = False,
 ) -> Path:
     """Write a release: images with their views, config, evaluation, audit, card and SHA256SUMS; return the folder.
 
@@ -155,6 +156,7 @@ def write_release(
         view_accuracy: what networks reach on the views: {"networks": n, "metric": name, "master": {"mean", "sd"},
             VIEW: {"mean", "sd", "difference", "difference_sd", "interval": [low, high] or None}} with the views'
             names of `medistill.release.views.KINDS`, or {"withheld": why}; None: not measured.
+        published: everything told here left the houses before, in releases that are merged: nothing is left out.
 
     Raises:
         UserError: the audit does not allow it (see `medistill.release.decision.decide`), the set was made on
@@ -164,7 +166,7 @@ def write_release(
     start = distilled.provenance.get("start", "unknown")
     decision = decide(audit, start, override=override, accept=accept, failed_before=failed_before)
     accuracy = view_accuracy or {}
-    if ledger is not None:
+    if ledger is not None and not published:
         audit, evaluation, overview = verdicts_only(audit), WITHHELD_FIGURES, _without_counts(overview)
         accuracy = WITHHELD_FIGURES
     audit = audit | {"decision": decision}

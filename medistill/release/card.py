@@ -5,10 +5,12 @@ from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.release.card_audit import audit_words
+from medistill.release.card_merged import merged_words
 from medistill.release.card_views import views_words
 from medistill.release.front_matter import front_matter
 from medistill.release.guarded import sentence
 from medistill.release.markdown import counted, inline, printed, table_of
+from medistill.release.merge import PARTS
 from medistill.release.metadata import set_name
 
 # Where the reader puts the name of the folder in the example.
@@ -80,6 +82,7 @@ def card(
         _introduction(distilled, source),
         "## What is in it\n\n" + _contents(distilled, overview),
         "## How it was made\n\n" + _making(distilled),
+        *merged_words(distilled.provenance),
         "## How to use it\n\n" + _usage(distilled),
         "## What it is worth\n\n" + _accuracy(evaluation),
         "## Views of the same images\n\n" + views_words(distilled, views, accuracy),
@@ -117,7 +120,7 @@ def _making(distilled: Distilled) -> str:
     """Method, start and the rest of the provenance."""
     net = distilled.architecture
     known = {
-        **{inline(key): value for key, value in sorted(distilled.provenance.items())},
+        **{inline(key): value for key, value in sorted(distilled.provenance.items()) if key != PARTS},
         "network": f"{net.name}, width {net.width}, depth {net.depth}, {net.size} × {net.size} pixels",
         "augmentation": ", ".join(distilled.augment) or "none",
         "learning rate": _rates(distilled),

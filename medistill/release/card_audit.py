@@ -16,7 +16,8 @@ def audit_words(audit: Mapping[str, Any]) -> str:
         "against these images and what came of it; an attack not listed was not tried and may succeed."
     )
     formal = any(
-        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split() for check in checks
+        check.get("verdict") == "pass" and "dp" in str(check.get("name", "")).lower().split() and "site" not in check
+        for check in checks
     )
     opening += _decision(audit.get("decision") or {})
     closing = [] if formal else ["No formal guarantee (differential privacy) is given."]

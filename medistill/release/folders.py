@@ -4,11 +4,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from medistill.release.names import DEVICES
+
 LONGEST = 40
 """Characters of a folder's name before it is made unique; even of four bytes each they fit every file system."""
-
-# Windows keeps these for devices, with any ending.
-_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 
 
 def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
@@ -36,7 +35,7 @@ def _plain(called: str) -> str:
     )
     # what begins with a mark, a hyphen or an underscore is taken for an option, a hidden file or nothing at all
     name = re.sub(r"^[\W_]+", "", kept)[:LONGEST].strip()
-    return f"{name or 'class'}_" if not name or _DEVICES.fullmatch(name) else name
+    return f"{name or 'class'}_" if not name or name.lower() in DEVICES else name
 
 
 def _identity(name: str) -> str:

@@ -51,7 +51,7 @@ def write_npz(path: Path, distilled: Distilled) -> None:
             member.create_system = 3  # Unix, wherever it is written
             member.external_attr = 0o644 << 16
             with archive.open(member, "w") as file:
-                npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+                npy.write_array(file, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
 
 
 def read_npz(path: Path) -> Tensor:

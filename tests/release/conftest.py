@@ -86,8 +86,7 @@ def toy_films() -> Callable[[int, str], tuple[Tensor, Tensor]]:
     return films
 
 
-@pytest.fixture
-def toy() -> dict[str, Any]:
+def toy_parts() -> dict[str, Any]:
     """The keyword arguments of `write_release`."""
     return {
         "distilled": toy_distilled(),
@@ -102,3 +101,20 @@ def toy() -> dict[str, Any]:
             "patients": {"train": 388},
         },
     }
+
+
+@pytest.fixture
+def toy() -> dict[str, Any]:
+    """The keyword arguments of `write_release`, for each test its own."""
+    return toy_parts()
+
+
+@pytest.fixture
+def years_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Moves the clock."""
+
+    def go() -> None:
+        monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+        monkeypatch.setattr("time.localtime", lambda *_: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
+
+    return go

@@ -125,7 +125,7 @@ def require_agreement(distilled: Distilled, audit: Mapping[str, Any], config: Ma
         said = part.get(name) if isinstance(part, dict) else None
         if isinstance(said, str | int) and held is not None and said != held:
             raise ReleaseError(
-                f"{CONFIG}: {section}.{name} is {shown(said, 40)!r}, but the set says {shown(held, 40)!r}; {AGAIN}"
+                f"{CONFIG}: {section}.{name} is {shown(said, 40)}, but the set says {shown(held, 40)}; {AGAIN}"
             )
     if wrong := [said for said in _IN_CARD.findall(card) if said != audit["verdict"]]:
         raise ReleaseError(f"{CARD}: says {shown(wrong[0], 40)!r}, {AUDIT} says {audit['verdict']!r}; {AGAIN}")

@@ -23,7 +23,7 @@ AGAIN = "fetch the release again from its source"
 
 MOST_FILES = 50_000
 MOST_BYTES = 4 << 30
-LIMITS = {".safetensors": 1 << 30, ".npz": 1 << 30, ".dcm": 256 << 20, ".png": 64 << 20, ".yaml": 64 << 10}
+LIMITS = {".safetensors": 1 << 30, ".png": 64 << 20, ".yaml": 64 << 10}
 LIMIT = 16 << 20  # of every other kind of file
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
@@ -50,9 +50,9 @@ class Manifest:
         """The release's digest, the SHA-256 of SHA256SUMS."""
         return hashlib.sha256(self.text).hexdigest()
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a listed file; a ReleaseError where they are not those of its SHA-256."""
-        data = read_plain(self.folder, name, self.found[name])
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of a listed file; a ReleaseError where they are more than `most`, or not those of its SHA-256."""
+        data = read_plain(self.folder, name, self.found[name], most)
         if hashlib.sha256(data).hexdigest() != self.listed[name]:
             raise ReleaseError(f"{name}: changed since the release was written (its SHA-256 differs); {AGAIN}")
         return data
@@ -141,12 +141,13 @@ def _entries(folder: Path, prefix: str) -> list[tuple[str, os.stat_result]]:
     return sorted(entries, key=lambda pair: pair[0])
 
 
-def read_plain(folder: Path, name: str, seen: os.stat_result) -> bytes:
+def read_plain(folder: Path, name: str, seen: os.stat_result, most: int | None = None) -> bytes:
     """The bytes of the very file that the walk saw; nothing is followed and nothing waited for.
 
-    Raises ReleaseError for a file that is too large for its kind, unreadable, or another one by now.
+    Raises ReleaseError for a file that is too large (for its kind, unless `most` is given), unreadable, or another one
+    by now.
     """
-    most = LIMITS.get(Path(name).suffix.lower(), LIMIT)
+    most = LIMITS.get(Path(name).suffix.lower(), LIMIT) if most is None else most
     # a pipe or a link put in the file's place after the walk must neither hang the reader nor lead it elsewhere
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:

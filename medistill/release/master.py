@@ -9,7 +9,7 @@ from safetensors.torch import load as load_tensors
 
 from medistill.config.net import misfit
 from medistill.distill.distilled import Distilled
-from medistill.errors import ReleaseError
+from medistill.errors import ReleaseError, UserError
 from medistill.nets import NETWORKS
 from medistill.release.manifest import AGAIN, IMAGES
 from medistill.release.names import shown
@@ -28,7 +28,7 @@ def parse_master(data: bytes) -> Distilled:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        if length > min(LONGEST_HEADER, len(data)):
+        if not 0 < length <= min(LONGEST_HEADER, len(data)):
             raise ReleaseError(f"{IMAGES}: not a distilled set (a header of {length} bytes); {AGAIN}")
         header = parse_object(IMAGES, data[8 : 8 + length])
         metadata = parse_object(IMAGES, header["__metadata__"]["medistill"])
@@ -37,6 +37,8 @@ def parse_master(data: bytes) -> Distilled:
     except (SafetensorError, *DAMAGED) as error:
         why = shown(f"{type(error).__name__}: {error}")
         raise ReleaseError(f"{IMAGES}: not a distilled set ({why}); {AGAIN}") from error
+    except UserError as error:
+        raise ReleaseError(str(error)) from error
     if problem:
         raise ReleaseError(f"{IMAGES}: {shown(problem)}; {AGAIN}")
     return distilled

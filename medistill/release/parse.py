@@ -14,6 +14,21 @@ from medistill.release.names import shown
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+class _Plain(yaml.SafeLoader):
+    """Plain values alone, each written out, no key twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(problem="an alias")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        value = super().construct_mapping(node, deep)
+        if len(value) != len(node.value):
+            raise yaml.constructor.ConstructorError(problem="a key twice")
+        return value
+
+
 def parse_object(name: str, data: bytes | str) -> dict[str, Any]:
     """The JSON object of a file: finite numbers, no key twice (readers would disagree which one counts)."""
     try:
@@ -40,9 +55,9 @@ def parse_lines(name: str, data: bytes) -> list[dict[str, Any]]:
 
 
 def parse_yaml(name: str, data: bytes | str) -> dict[str, Any]:
-    """The mapping of a YAML file; tags, which could make objects, are refused."""
+    """The mapping of a YAML file; tags (which could make objects) and aliases (billions of values) are refused."""
     try:
-        value = yaml.safe_load(data)
+        value = yaml.load(data, _Plain)
     except yaml.constructor.ConstructorError as error:
         found = shown(error.problem or "")
         raise ReleaseError(f"{name}: YAML that asks for more than plain values ({found}); {AGAIN}") from error

@@ -10,7 +10,9 @@ from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
+from medistill.release.compare import require_views
 from medistill.release.consistent import require_agreement, require_honest_audit, require_sound_evaluation
+from medistill.release.described import require_described
 from medistill.release.keys import read_public_key
 from medistill.release.manifest import (
     AGAIN,
@@ -19,13 +21,13 @@ from medistill.release.manifest import (
     CONFIG,
     EVALUATION,
     IMAGES,
-    NEEDED,
     read_manifest,
     require_complete,
 )
 from medistill.release.master import parse_master
-from medistill.release.parse import parse_lines, parse_object, parse_yaml
+from medistill.release.parse import parse_object, parse_yaml
 from medistill.release.signature import check_signature
+from medistill.release.strict_png import require_small
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,22 +67,25 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     Raises:
         UserError: there is no such folder, or `pub` is no public key.
         ReleaseError: a file was changed, is missing, was added or holds what none can; the signature is missing, of
-            another key or another release; a verdict does not follow from its checks. The text names the file.
+            another key or another release; a view does not show the master; a verdict does not follow from its checks.
+            The text names the file.
     """
     key = read_public_key(Path(pub)) if pub else None
     manifest = read_manifest(folder)
     signature = check_signature(manifest, key)
     require_complete(manifest)
-    data = {name: manifest.read(name) for name in NEEDED}
-    for name in manifest.listed:
-        if name not in data:
-            _require_sound(name, manifest.read(name))
-    distilled = parse_master(data[IMAGES])
-    evaluation, audit = parse_object(EVALUATION, data[EVALUATION]), parse_object(AUDIT, data[AUDIT])
-    config = parse_yaml(CONFIG, data[CONFIG])
+    distilled = parse_master(manifest.read(IMAGES))
+    compared = require_views(manifest, distilled)
+    texts = {name: manifest.read(name) for name in manifest.listed if name not in compared and name != IMAGES}
+    read = {name: parse_object(name, data) for name, data in texts.items() if name.endswith(".json")}
+    config = parse_yaml(CONFIG, texts[CONFIG])
+    for name, data in texts.items():
+        _require_plain(name, data)
+    evaluation, audit = read[EVALUATION], read[AUDIT]
     require_sound_evaluation(evaluation, distilled.classes)
     require_honest_audit(audit, distilled.provenance.get("start", "unknown"))
-    require_agreement(distilled, audit, config, _card(data[CARD]))
+    require_agreement(distilled, audit, config, _card(texts[CARD]))
+    require_described(distilled, audit, manifest.listed, read)
     return Verified(
         folder=folder,
         files=len(manifest.found),
@@ -94,12 +99,12 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     )
 
 
-def _require_sound(name: str, data: bytes) -> None:
-    """Raise a ReleaseError for a text of a release that is none."""
-    if name.endswith(".json"):
-        parse_object(name, data)
-    elif name.endswith(".jsonl"):
-        parse_lines(name, data)
+def _require_plain(name: str, data: bytes) -> None:
+    """Raise a ReleaseError for a picture too large to show, or a kind of data that belongs to no view."""
+    if name.endswith(".png"):
+        require_small(name, data)
+    elif name.endswith((".dcm", ".npz", ".safetensors")):
+        raise ReleaseError(f"{name}: shows no image of the master; {AGAIN}")
 
 
 def _card(data: bytes) -> str:

@@ -1,0 +1,84 @@
+"""Pixels of a DICOM file from elsewhere: only the uncompressed kind a release holds, with nothing laid over it."""
+
+import struct
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.filereader import read_dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from medistill.errors import ReleaseError
+from medistill.release.manifest import AGAIN
+from medistill.release.parse import DAMAGED
+
+UNDEFINED = 0xFFFFFFFF
+HEADER = 64 << 10  # most bytes of a file besides its pixels
+
+FIXED: dict[str, Any] = {
+    "SamplesPerPixel": 1,
+    "PixelRepresentation": 0,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 16,
+    "BitsStored": 16,
+    "HighBit": 15,
+}
+# What would let a viewer show other pixels than the stored ones (PS3.3 C.7.6.5, C.7.9, C.9.2, C.11).
+OVER = (
+    "IconImageSequence",
+    "ModalityLUTSequence",
+    "NumberOfFrames",
+    "PixelPaddingValue",
+    "PresentationLUTShape",
+    "VOILUTSequence",
+)
+
+
+def size_of(shape: tuple[int, int]) -> int:
+    """The most bytes that a file of so many rows and columns takes."""
+    return 2 * shape[0] * shape[1] + HEADER
+
+
+def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> tuple[NDArray[np.float64], Any]:
+    """Modality values (H, W) and the data set of a 16-bit gray file that must have this shape.
+
+    Read by pydicom as explicit little endian whatever its header says: `dcmread` would inflate a deflated file without
+    a bound.
+
+    Raises:
+        ReleaseError: it is another kind of DICOM file.
+    """
+    try:
+        if data[128:132] != b"DICM":
+            raise ReleaseError(f"{name}: not a DICOM file; {AGAIN}")
+        file = read_dataset(BytesIO(data[132:]), False, True, stop_when=_Ascending(name))
+        if file[0x00020010].value != ExplicitVRLittleEndian:
+            raise ReleaseError(f"{name}: a compressed DICOM file, which no release holds; {AGAIN}")
+        plain = all(file[key].value == value for key, value in FIXED.items())
+        laid = [key for key in OVER if key in file]
+        if not plain or laid or any(0x5000 <= tag.group < 0x6100 or tag.group % 2 for tag in file.keys()):  # noqa: SIM118
+            raise ReleaseError(f"{name}: no plain 16-bit gray slide{f' ({laid[0]})' if laid else ''}; {AGAIN}")
+        stored = file[0x7FE00010].value
+        if (file.Rows, file.Columns) != shape or len(stored) != 2 * shape[0] * shape[1]:
+            raise ReleaseError(
+                f"{name}: declares {file.Columns} x {file.Rows} pixels in {len(stored)} bytes, the set has "
+                f"{shape[1]} x {shape[0]}; {AGAIN}"
+            )
+        values = np.frombuffer(stored, dtype="<u2").reshape(shape).astype(np.float64)
+        return values * float(file.RescaleSlope) + float(file.RescaleIntercept), file
+    except (OSError, EOFError, NotImplementedError, struct.error, *DAMAGED) as error:
+        raise ReleaseError(f"{name}: a damaged DICOM file; {AGAIN}") from error
+
+
+class _Ascending:
+    """Refuses a file whose elements do not ascend (PS3.5 7.1), so that each is there once, or have no length."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.last = name, -1
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        if tag <= self.last or vr is None or length == UNDEFINED:
+            raise ReleaseError(f"{self.name}: a DICOM file whose elements are not in order; {AGAIN}")
+        self.last = tag
+        return False

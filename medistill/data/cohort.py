@@ -128,7 +128,7 @@ def _read_csv(source: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, list
     strangers = sorted(set(columns) - {*COLUMNS, KNOWN})
     if strangers:
         raise UserError(
-            f"data.columns: {', '.join(strangers)} is no column of a cohort; known are {', '.join((*COLUMNS, KNOWN))}"
+            f"data.columns: {listed(strangers)} is no column of a cohort; known are {', '.join((*COLUMNS, KNOWN))}"
         )
     name = shown(source.name)
     raw = read_raw(source, name)

@@ -1,5 +1,6 @@
 """The cells of a CSV from elsewhere, or a sentence why there are none."""
 
+import csv
 import warnings
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pandas as pd
 
 from medistill.errors import UserError
 from medistill.foreign import reason
+
+MOST_COLUMNS = 1000  # more take pandas minutes, as it makes equal names different
 
 
 def read_raw(source: Path, name: str) -> pd.DataFrame:
@@ -16,6 +19,10 @@ def read_raw(source: Path, name: str) -> pd.DataFrame:
         UserError: it is no such table; the sentence begins with `name`.
     """
     try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            columns = len(next((row for row in csv.reader(file) if row), []))
+        if columns > MOST_COLUMNS:
+            raise UserError(f"{name}: names {columns} columns; a cohort has {MOST_COLUMNS} at most, leave out the rest")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
@@ -26,7 +33,7 @@ def read_raw(source: Path, name: str) -> pd.DataFrame:
             f"{name}: rows have more fields than its first line has columns; quote what holds a comma, or delete "
             "commas at the ends of lines"
         ) from error
-    except (ValueError, OverflowError) as error:  # ValueError: an empty file, or what pandas cannot parse
+    except (ValueError, OverflowError, csv.Error) as error:  # ValueError: an empty file, or what pandas cannot parse
         raise UserError(f"{name}: not a CSV ({reason(error)}); export it again with commas") from error
     if len(raw.columns) == 1 and ";" in str(raw.columns[0]):
         raise UserError(f"{name}: its columns are parted by semicolons; export it again with commas")

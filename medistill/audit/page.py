@@ -5,6 +5,7 @@ from typing import Any
 
 from medistill.audit.gate import SUMMARY
 from medistill.audit.table import TABLE
+from medistill.evaluate.small_cells import LEAST
 
 SIGN = {
     "pass": "no leak found",
@@ -27,8 +28,8 @@ def page(audit: Mapping[str, Any]) -> str:
         f"**{audit['verdict'].capitalize()}.** {SUMMARY[audit['verdict']]}",
         "",
         f"Examined: {context['synthetic']} synthetic images that started from {context['start']}, made with "
-        f"{context['training_films']} films of {context['training_patients']} patients; compared with "
-        f"{context['holdout_films']} films of {context['holdout_patients']} other patients. {guarantee(audit)}",
+        f"{_films(context, 'training')} patients; compared with {_films(context, 'holdout')} other patients. "
+        f"{guarantee(audit)}",
         "",
         "| | question | answer | of planted leaks it would find |",
         "|---|---|---|---|",
@@ -52,6 +53,12 @@ def page(audit: Mapping[str, Any]) -> str:
         "- Every number behind this page stands in `audit.json`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _films(context: Mapping[str, Any], side: str) -> str:
+    """`360 films of 60`; of few patients neither number is told, for this page is shared."""
+    films, patients = context[f"{side}_films"], context[f"{side}_patients"]
+    return f"films of fewer than {LEAST}" if 0 < patients < LEAST else f"{films} films of {patients}"
 
 
 def guarantee(audit: Mapping[str, Any]) -> str:

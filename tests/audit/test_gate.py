@@ -100,6 +100,17 @@ def test_the_page_answers_each_question_and_lists_what_was_not_asked() -> None:
     assert "A mathematical guarantee was given: (8, 1e-4)" in page(audit_json([guaranteed], context))
 
 
+def test_the_page_counts_no_few_patients() -> None:
+    """Nor their films, which stand for them."""
+    context = {
+        "start": "noise", "synthetic": 4, "training_films": 12, "training_patients": 9, "holdout_films": 11,
+        "holdout_patients": 10,
+    }  # fmt: skip
+    text = page(audit_json([check("pass")], context))
+    assert "made with films of fewer than 10 patients; compared with 11 films of 10 other patients." in text
+    assert "12" not in text and " 9 " not in text
+
+
 def test_the_table_is_the_documented_one() -> None:
     assert [row.number for row in TABLE] == list(range(12))
     assert [row.number for row in TABLE if row.quick] == [0, 1, 2, 3, 8, 9, 10]

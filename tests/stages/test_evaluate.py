@@ -5,9 +5,13 @@ import shutil
 from dataclasses import replace
 
 import pandas as pd
+import pytest
 
 from medistill.cli import configure
-from medistill.stages.distill import distill
+from medistill.errors import UserError
+from medistill.files import read_json, sha256, write_json
+from medistill.stages.audit import audit, audited
+from medistill.stages.distill import FILE, distill, distilled
 from medistill.stages.evaluate import evaluate, evaluated
 from medistill.stages.experts import experts
 from medistill.stages.load import load
@@ -36,3 +40,26 @@ def test_a_corrected_table_is_evaluated_anew_and_sites_are_numbered(tiny, tmp_pa
     again, second = measured()
     assert again.key != work.key and first["arms"] == second["arms"]
     assert {row["value"] for row in second["subgroups"]["attributes"]["sex"]["values"]} == {"F"}
+
+
+def test_a_set_made_anew_by_repaired_code_is_evaluated_and_audited_anew(tiny, tmp_path):
+    """The settings are the same, the bytes are not: what was found of the old set says nothing of the new one."""
+    options = tiny.options(tmp_path / "run", "--track", "false", "--evaluate.baselines", "false")
+    one = Session(configure("run", options), lambda line: None)
+    for stage in (experts, distill, evaluate, audit):
+        stage(one)
+    splits = load(one)
+    before = [found(one, splits)[0].key for found in (distilled, evaluated, audited)]
+    made, final = distilled(one, splits)
+    replace(final, images=final.images + 0.5).save(made.folder / FILE)
+    done = made.folder / "done.json"
+    record = read_json(done)
+    record["files"][FILE] = sha256(made.folder / FILE)
+    write_json(done, record)
+    assert distilled(one, splits)[0].key == before[0]
+    for found in (evaluated, audited):
+        with pytest.raises(UserError, match=r"not (evaluated|audited) yet"):
+            found(one, splits)
+    evaluate(one)
+    audit(one)
+    assert not {found(one, splits)[0].key for found in (evaluated, audited)} & set(before)

@@ -14,27 +14,15 @@ from medistill.nets import Flat
 from medistill.resources import Used
 
 
-class Matching(Course):
-    """Trajectory matching, with importance weights (IADD) or without (MTT).
+class Stateful(Course):
+    """A course whose progress is the `State` of one run of trajectory matching.
 
-    It needs trajectories and start images only, never the films.
-
-    Args:
-        given: with trajectories.
-        settings: of the distillation.
+    Attributes:
+        begun: that state.
     """
 
     columns = HISTORY
-
-    def __init__(self, given: Given, settings: Distill):
-        self.given, self.settings, self.total = given, settings, settings.iterations
-        seen = settings.iterations * settings.segments * settings.inner_steps * (settings.batch or len(given.start))
-        compiled = given.compiles(earns_compiling(Flat(given.architecture), seen))
-        self.begun = State.begin(given.start, given.labels, given.experts().size, settings, compiled)
-        if settings.difficulty.labels == "expert":
-            self.begun.logits = given.experts().answers(given.start)
-        if given.weight is not None:
-            self.begun.weight = given.weight.to(self.begun.weight)
+    begun: State
 
     @property
     def history(self) -> Tensor:  # type: ignore[override]
@@ -49,6 +37,27 @@ class Matching(Course):
     @compiled.setter
     def compiled(self, value: bool) -> None:
         self.begun.compiled.fill_(value)
+
+
+class Matching(Stateful):
+    """Trajectory matching, with importance weights (IADD) or without (MTT).
+
+    It needs trajectories and start images only, never the films.
+
+    Args:
+        given: with trajectories.
+        settings: of the distillation.
+    """
+
+    def __init__(self, given: Given, settings: Distill):
+        self.given, self.settings, self.total = given, settings, settings.iterations
+        seen = settings.iterations * settings.segments * settings.inner_steps * (settings.batch or len(given.start))
+        compiled = given.compiles(earns_compiling(Flat(given.architecture), seen))
+        self.begun = State.begin(given.start, given.labels, given.experts().size, settings, compiled)
+        if settings.difficulty.labels == "expert":
+            self.begun.logits = given.experts().answers(given.start)
+        if given.weight is not None:
+            self.begun.weight = given.weight.to(self.begun.weight)
 
     def run(self) -> Iterator[None]:
         """IADD's iterations."""

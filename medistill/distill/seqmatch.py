@@ -23,9 +23,10 @@ from torch import Tensor
 
 from medistill import seeds
 from medistill.config import Distill
-from medistill.distill.course import Course, Given, Made, empty_history
+from medistill.distill.course import Given, Made, empty_history
 from medistill.distill.iadd import distill, kernels_for, result
 from medistill.distill.later_experts import later_experts
+from medistill.distill.matching import Stateful
 from medistill.distill.state import HISTORY, State
 from medistill.errors import UserError
 from medistill.experts.trajectory import Trajectories
@@ -33,7 +34,7 @@ from medistill.kernels import earns_compiling
 from medistill.nets import Flat
 
 
-class SeqMatching(Course):
+class SeqMatching(Stateful):
     """Trajectory matching, subset by subset.
 
     Args:
@@ -48,8 +49,6 @@ class SeqMatching(Course):
     Raises:
         UserError: when a class has fewer images than there are subsets, or a start is too late for its trajectories.
     """
-
-    columns = HISTORY
 
     def __init__(self, given: Given, settings: Distill):
         own, images = settings.seqmatch, len(given.start)
@@ -68,15 +67,6 @@ class SeqMatching(Course):
     def history(self) -> Tensor:  # type: ignore[override]
         """Of all subsets, one after another."""
         return torch.cat([self._earlier, self.begun.history])
-
-    @property
-    def compiled(self) -> bool:
-        """As the state remembers it."""
-        return bool(self.begun.compiled)
-
-    @compiled.setter
-    def compiled(self, value: bool) -> None:
-        self.begun.compiled.fill_(value)
 
     def run(self) -> Iterator[None]:
         """The iterations of one subset after another."""

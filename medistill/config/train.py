@@ -24,7 +24,7 @@ class Train:
         steps: SGD steps of each; 0: as the release evaluated itself, or 1000 where it does not say.
         batch: images a step; 0: likewise, or 64.
         lr: step size; 0: the set's own for the kind of network it was distilled on, else that of docs/using.md.
-        augment: augmentation while training; empty: as the release evaluated itself; [none]: none.
+        augment: augmentation while training; empty: as the release evaluated itself; `none`: none.
         test: labelled films of your own to measure the network on: a CSV (path, label, patient_id) or a folder of class
             folders; of a table with a column split its test films alone.
         columns: our column name -> that of --test's CSV, where they differ.

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
@@ -21,6 +22,7 @@ from medistill.release.guarded import WITHHELD as WITHHELD_FIGURES
 from medistill.release.guarded import verdicts_only
 from medistill.release.load import AUDIT, EVALUATION, IMAGES, SUMS, verify
 from medistill.release.metadata import metadata
+from medistill.release.signature import write_signature
 from medistill.release.views import described, write_views
 from medistill.versions import environment
 
@@ -133,6 +135,7 @@ def write_release(
     failed_before: Sequence[str] = (),
     view_accuracy: Mapping[str, Any] | None = None,
     published: bool = False,
+    key: Ed25519PrivateKey | None = None,
 ) -> Path:
     """Write a release: images with their views, config, evaluation, audit, card and SHA256SUMS; return the folder.
 
@@ -157,10 +160,11 @@ def write_release(
             VIEW: {"mean", "sd", "difference", "difference_sd", "interval": [low, high] or None}} with the views'
             names of `medistill.release.views.KINDS`, or {"withheld": why}; None: not measured.
         published: everything told here left the houses before, in releases that are merged: nothing is left out.
+        key: signs the release; an identical one that nobody signed yet is signed where it stands.
 
     Raises:
         UserError: the audit does not allow it (see `medistill.release.decision.decide`), the set was made on
-            whitened data, or the folder holds something else already.
+            whitened data, or the folder holds something else or another key's signature already.
     """
     refuse_whitened(distilled)
     start = distilled.provenance.get("start", "unknown")
@@ -185,7 +189,11 @@ def write_release(
         write_sums(temporary)
         if folder.is_dir() and any(folder.iterdir()):
             _require_same(folder, temporary)
+            if key is not None:
+                write_signature(folder, key)
         else:
+            if key is not None:
+                write_signature(temporary, key)
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

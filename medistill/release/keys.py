@@ -121,12 +121,13 @@ def _read(path: Path, secret: bool = False) -> bytes:
             seen = os.fstat(file.fileno())
             if not stat.S_ISREG(seen.st_mode) or seen.st_size > LARGEST:
                 raise UserError(f"{shown(path)}: no key's file; give one that `medistill keygen` made")
-            if secret and os.name == "posix" and seen.st_mode & 0o077:
+            data = file.read(LARGEST)
+            if secret and b"PRIVATE" in data and os.name == "posix" and seen.st_mode & 0o077:
                 raise UserError(
                     f"{shown(path)}: a private key that others can read; close it by `chmod 600`, and make a new key "
                     "if somebody may have read it"
                 )
-            return file.read(LARGEST)
+            return data
     except OSError as error:
         raise UserError(
             f"{shown(path)}: cannot be read ({error.strerror}); give the file of a key, see `medistill keygen --help`"

@@ -22,11 +22,13 @@ from medistill.stages.experts import ledger_of
 from medistill.stages.load import SPLITS, Splits, load
 from medistill.stages.recorded import record, record_again
 from medistill.stages.session import Session
+from medistill.stages.signing import sign_written, signing_key
 from medistill.stages.views import view_accuracy
 
 
 def release(session: Session) -> Path:
     """`medistill release`: write the folder to share; refused when a check of the audit failed."""
+    key = signing_key(session.config)
     splits = load(session)
     made, final = distilled(session, splits)
     refuse_whitened(final)
@@ -58,7 +60,9 @@ def release(session: Session) -> Path:
     params = {"release": session.config.data.name, **signed}
     keys = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key, "set": made.digest(DISTILLED)}
     if folder.exists():
-        verify(folder)
+        written = verify(folder)
+        if key is not None:
+            sign_written(written, key, final, decision)
         record_again(session, work, params, keys)
         session.say(f"release: written already -> {folder}")
         return folder
@@ -80,6 +84,7 @@ def release(session: Session) -> Path:
             view_accuracy=lost,
             override=words["override"],
             accept=words["accept"],
+            key=key,
         )
         if run:
             record(run, folder)

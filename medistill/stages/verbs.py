@@ -13,10 +13,12 @@ from medistill.stages.load import check, load
 from medistill.stages.release import release
 from medistill.stages.report import write_report
 from medistill.stages.session import Session
+from medistill.stages.signing import signing_key
 
 
 def run(session: Session) -> None:
     """`medistill run`: every stage in order, and where to look afterwards."""
+    signing_key(session.config)  # a mistake in it is told now, not after the last stage
     require_enough(session, load(session))
     for stage in (experts, distill_apart if session.config.experts.private.on else distill, evaluate):
         stage(session)

@@ -92,9 +92,7 @@ def test_the_folder_says_what_it_is_of_and_what_it_is_not_for(folder: Path) -> N
     assert len(text.splitlines()) == 9
 
 
-def test_nothing_half_written_stays_and_nothing_is_overwritten(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_half_written_stays_and_nothing_is_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="exists already; name another folder with --out"):
         write_model(folder, model(), {}, "")
     monkeypatch.setattr("medistill.release.model.write_text", lambda *_: (_ for _ in ()).throw(OSError("full")))

@@ -106,11 +106,14 @@ def fit_all(
     with closing(sgd.train(task, recipe.steps * batch, compiled, rehearsal, told)) as reports:
         for report in reports:
             before, done[report.number] = done[report.number], min(done[report.number] + CHECK_EVERY, recipe.steps)
-            _check_finite(report.theta, done[report.number], lr)
+            _require_finite(report.theta, done[report.number], lr)
             progress(done[report.number] - before)
             if done[report.number] == recipe.steps:
-                nn.utils.vector_to_parameters(report.theta, modules[report.number].parameters())
-                yield report.number, modules[report.number].eval()
+                module = modules[report.number]
+                nn.utils.vector_to_parameters(report.theta, module.parameters())
+                # finite parameters may be so large that what they make of an image is not
+                _require_finite(predict(module, images[:batch], device), recipe.steps, lr)
+                yield report.number, module
 
 
 def _course(
@@ -139,9 +142,9 @@ def _batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Ten
             yield from torch.randperm(count, generator=generator).split(batch)
 
 
-def _check_finite(theta: Tensor, step: int, lr: float) -> None:
-    """Raise a UserError for a student that diverged: a loss that is not finite makes its parameters (P,) so."""
-    if not theta.isfinite().all():
+def _require_finite(values: Tensor, step: int, lr: float) -> None:
+    """Raise a UserError for a student that diverged: its parameters or its answers are not finite."""
+    if not values.isfinite().all():
         raise UserError(
             f"evaluation: a student diverged within {step} steps at learning rate {lr:g}; lower the learning rate"
         )

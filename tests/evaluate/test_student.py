@@ -202,6 +202,13 @@ def test_a_single_step_that_overflows_is_noticed():
         fit(images, labels, NET, 3e38, Recipe(steps=1, weight_decay=1e3), gen(0), CPU)
 
 
+def test_finite_parameters_whose_answers_are_not_are_noticed():
+    """One step of 1e20 times a gradient is finite in float32; products of such weights are not."""
+    images, labels = films(6)
+    with pytest.raises(UserError, match="diverged within 1 steps"):
+        fit(images, labels, NET, 1e20, Recipe(steps=1, weight_decay=0, augment=()), gen(0), CPU)
+
+
 def test_a_recipe_knows_its_operations():
     with pytest.raises(ValueError, match="'blur' is not one of"):
         Recipe(augment=("blur",))

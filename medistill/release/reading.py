@@ -1,12 +1,17 @@
 """How the films of a release were read: what is done to a film before a network trained on it may see it."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from medistill.data.film import MODALITIES, VIEWS
 from medistill.errors import ReleaseError
 from medistill.release.manifest import AGAIN, CONFIG
+
+MOST_PARTS = 1000
+"""Of a merged release; YAML's aliases can write down more than any memory holds."""
 
 MAX_CODES, MAX_CODE = 100, 64
 """Entries of a list of modalities or views, and characters of one: DICOM's Code String has 16."""
@@ -31,18 +36,67 @@ class Reading:
     adapter: str = "films"
 
 
-def reading_of(config: Mapping[str, Any], size: int) -> Reading:
-    """How films are read by a release's config, by default where it is silent; its images have `size` pixels a side.
+def readings_of(config: Mapping[str, Any], size: int) -> list[Reading]:
+    """How films are read by a release's config, by default where it is silent; a merged one has a reading a part.
+
+    Args:
+        config: of a verified release.
+        size: pixels a side of its images.
 
     Raises:
         ReleaseError: a setting that none could have been made with.
     """
-    data = config.get("data", {})
-    fields = data if isinstance(data, dict) else {}
-    known = {name: fields[name] for name in ("adapter", "size", "mask", "modalities", "views") if name in fields}
-    if wrong := reading_problem({"size": size} | known, size):
-        raise ReleaseError(f"{CONFIG}: data.{wrong}; {AGAIN}")
-    return reading_from({"size": size} | known)
+    found = []
+    for data in _sections(config):
+        known = {name: data[name] for name in Reading.__dataclass_fields__ if name in data}
+        if wrong := reading_problem({"size": size} | known, size):
+            raise ReleaseError(f"{CONFIG}: data.{wrong}; {AGAIN}")
+        found.append(reading_from({"size": size} | known))
+    return found
+
+
+def common(readings: Sequence[Reading]) -> Reading:
+    """One reading for a network that saw images of all: the largest mask, every modality and view that one accepted."""
+    return Reading(
+        size=readings[0].size,
+        mask=max(one.mask for one in readings),
+        modalities=_each(one.modalities for one in readings),
+        views=_each(one.views for one in readings),
+        adapter=" and ".join(_each((one.adapter,) for one in readings)),
+    )
+
+
+def _each(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Every name once, in order of appearance."""
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def _sections(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The section `data` of a config; of a merged one that of each part: what all share, and its own."""
+    found: list[dict[str, Any]] = []
+    waiting: deque[tuple[Any, dict[str, Any]]] = deque([(config, {})])
+    for _ in range(MOST_PARTS):
+        one, shared = waiting.popleft()
+        data, parts = shared | section(one, "data"), section(one, "merge").get("parts")
+        if isinstance(parts, list) and parts:
+            merged = ({"data": section(section(part, "settings"), "data"), **_only(part, "merge")} for part in parts)
+            waiting.extend((part, data) for part in islice(merged, MOST_PARTS))
+        else:
+            found.append(data)
+        if not waiting:
+            return found
+    raise ReleaseError(f"{CONFIG}: merged of more than {MOST_PARTS} parts; {AGAIN}")
+
+
+def section(config: Any, name: str) -> dict[str, Any]:
+    """A section of a config from elsewhere; {} where there is none."""
+    found = config.get(name) if isinstance(config, Mapping) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _only(config: Any, name: str) -> dict[str, Any]:
+    """A config's one section under its name, or {}."""
+    return {name: found} if (found := section(config, name)) else {}
 
 
 def reading_from(found: Mapping[str, Any]) -> Reading:

@@ -10,7 +10,7 @@ from medistill.evaluate.student import Recipe
 from medistill.files import digest_of
 from medistill.nets import Architecture, architecture_named
 from medistill.release.load import ReleasedSet, load
-from medistill.release.reading import Reading, reading_of
+from medistill.release.reading import Reading, common, readings_of, section
 
 RATES = {"convnet": 0.01, "resnet18": 0.1, "vgg11": 0.01, "alexnet": 0.03, "densenet121": 0.1, "vit": 0.01}
 """Step size of a kind of network that a set was not distilled on; docs/using.md says where it is from."""
@@ -68,8 +68,11 @@ def order_of(settings: Train, say: Callable[[str], None]) -> Order:
     """What the options and the release ask for; the release is verified first."""
     data = load(settings.folder, settings.pub or None)
     digest, config = data.digest, data.config
-    reading = reading_of(config, data.architecture.size)
-    said, evaluated = _section(config, "data"), _section(config, "evaluate")
+    readings = readings_of(config, data.architecture.size)
+    reading = common(readings)
+    if any(one.mask != reading.mask for one in readings):
+        say(f"note: the parts of this release had different masks; films get the largest, {reading.mask:g} of a side")
+    said, evaluated = section(config, "data"), section(config, "evaluate")
     name = _text(said.get("name")) or f"release-{digest[:8]}"
     own = architecture_named(settings.arch, data.architecture, "--arch") if settings.arch else data.architecture
     positive = said.get("positive", data.evaluation.get("positive"))
@@ -100,12 +103,6 @@ def order_of(settings: Train, say: Callable[[str], None]) -> Order:
         settings.students,
         source,
     )
-
-
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A section of a config from elsewhere; {} where there is none."""
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _text(found: Any) -> str:

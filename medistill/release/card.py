@@ -9,7 +9,7 @@ from medistill.release.card_merged import merged_words
 from medistill.release.card_views import views_words
 from medistill.release.front_matter import front_matter
 from medistill.release.guarded import sentence
-from medistill.release.markdown import counted, inline, printed, table_of
+from medistill.release.markdown import counted, counted_together, inline, printed, table_of
 from medistill.release.merge import PARTS
 from medistill.release.metadata import set_name
 
@@ -107,10 +107,8 @@ def _contents(distilled: Distilled, overview: Mapping[str, Any]) -> str:
     """The classes with their images here and their films in the source."""
     counts = {split: films for split, films in overview.get("counts", {}).items() if isinstance(films, Mapping)}
     here = [int((distilled.targets == index).sum()) for index in range(len(distilled.classes))]
-    rows = [
-        [inline(name), images, *(counted(films.get(name)) for films in counts.values())]
-        for name, images in zip(distilled.classes, here, strict=True)
-    ]
+    columns = [counted_together([films.get(name) for name in distilled.classes]) for films in counts.values()]
+    rows = [[inline(name), *cells] for name, *cells in zip(distilled.classes, here, *columns, strict=True)]
     table = table_of(["class", "synthetic images", *(f"source films, {split}" for split in counts)], rows)
     patients = [f"{split} {counted(n)}" for split, n in overview.get("patients", {}).items()]
     return table + (f"\n\nPatients in the source: {', '.join(patients)}." if patients else "")

@@ -56,8 +56,13 @@ def _difference(found: Mapping[str, Any]) -> str:
     """Mean ± standard deviation over the networks, and the interval where there is one."""
     if "difference" not in found:
         return "–"
-    text = f"{found['difference']:+.3f} ± {found['difference_sd']:.3f}"
-    return f"{text} [{found['interval'][0]:+.3f}, {found['interval'][1]:+.3f}]" if found["interval"] else text
+    text = f"{_signed(found['difference'])} ± {found['difference_sd']:.3f}"
+    return f"{text} [{', '.join(_signed(end) for end in found['interval'])}]" if found["interval"] else text
+
+
+def _signed(number: float) -> str:
+    """A difference with its sign, which a zero does not have."""
+    return f"{number:+.3f}" if abs(number) >= 0.0005 else "0.000"
 
 
 def _measured(accuracy: Mapping[str, Any]) -> str:

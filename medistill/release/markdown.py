@@ -15,6 +15,19 @@ def counted(n: Any) -> str:
     return f"fewer than {SMALL}" if 0 < n < SMALL else str(n)
 
 
+def counted_together(counts: Sequence[Any]) -> list[str]:
+    """The counts of all classes as they may be printed.
+
+    Where one alone is small, the next larger one is not told either: other numbers of a release are sums over classes,
+    from which the rest could be taken away (complementary suppression).
+    """
+    cells = [counted(n) for n in counts]
+    large = [place for place, n in enumerate(counts) if n is not None and n >= SMALL]
+    if sum(n is not None and 0 < n < SMALL for n in counts) == 1 and large:
+        cells[min(large, key=lambda place: counts[place])] = f"{SMALL} or more"
+    return cells
+
+
 def printed(found: Any) -> str:
     """A number, text or small dict as text; longer lists are in the JSON files."""
     if isinstance(found, bool) or found is None:

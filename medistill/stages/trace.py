@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medistill.config.trace import Trace
-from medistill.errors import ReleaseError
+from medistill.errors import ReleaseError, UserError
 from medistill.files import write_json
+from medistill.release.merge import PARTS
 from medistill.release.names import shown
 from medistill.release.verify import Verified, verify
 from medistill.stages.recorded import AFTERWARDS
@@ -30,6 +31,7 @@ def trace(settings: Trace, say: Callable[[str], None]) -> None:
         ReleaseError: the folder is not what it claims to be, or the store tells otherwise; all was told before.
     """
     found = verify(Path(settings.folder))
+    _require_own_record(found)
     record = open_record(settings.tracking or None)
     way = walk(record, found.digest)
     wrong = disagreements(found, way, record)
@@ -47,6 +49,17 @@ def trace(settings: Trace, say: Callable[[str], None]) -> None:
         f"{shown(found.folder.name)}: {len(wrong)} thing{'s' * (len(wrong) > 1)} above do not match between the "
         "release and its record; ask the house that wrote it before you rely on either"
     )
+
+
+def _require_own_record(found: Verified) -> None:
+    """Raise a UserError for releases merged: each was recorded where it was made, and the merged one nowhere."""
+    parts = found.distilled.provenance.get(PARTS)
+    if isinstance(parts, list):
+        named = ", ".join(f"{shown(part['name'])} {shown(part['digest'])}" for part in parts)
+        raise UserError(
+            f"{shown(found.folder.name)}: a merged release, whose parts were recorded by the houses that wrote them; "
+            f"ask each of them to trace its own: {named}"
+        )
 
 
 def told(found: Verified, way: Walk, store: str) -> list[str]:

@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 import medistill.stages.release as module
+from medistill.audit.check import Check, Outcome
 from medistill.cli import configure, main
 from medistill.data.imageset import ImageSet
 from medistill.files import sha256
@@ -188,6 +190,55 @@ def test_a_store_that_knows_nothing_of_it(house, folder, tmp_path, capsys):
     absent = tmp_path / "nowhere" / "mlflow.db"
     assert "no such file" in trace(capsys, folder, "--tracking", f"sqlite:///{absent}", expect=2)
     assert not absent.parent.exists()
+
+
+def test_models_of_the_release_are_told_and_a_lying_alias_is_named(house, folder, tmp_path, capsys):
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).write_text("{}")
+    tracker = open_tracker("tiny", house.uri)
+    made = tracker.register(house.runs("distill")[-1].info.run_id, "tiny", tmp_path, folder)
+    assert (made.released, made.why) == (False, "verdict inconclusive; accepted by tester")
+    printed = trace(capsys, folder)
+    assert f"model tiny version 1 (not called released: {made.why})" in printed
+    tracker.client.set_registered_model_alias("tiny", "released", "1")
+    assert "model tiny version 1: called released, but the audit does not clear" in trace(capsys, folder, expect=1)
+
+
+class Leak:
+    """A check of the audit's table that always fails."""
+
+    number, name, quick = 9, "text", True
+
+    def check(self, candidate, private):
+        failed = Check(9, "text", "fail", {}, None, 0.9, "none: planted", "none: planted", "Planted.")
+        return Outcome(failed, ())
+
+
+def test_an_audit_that_fails_later_takes_the_alias_away(house, folder, tmp_path, monkeypatch):
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / name).write_text("{}")
+    tracker = open_tracker("tiny", house.uri)
+    tracker.register(house.runs("distill")[-1].info.run_id, "tiny", tmp_path, folder)
+    tracker.client.set_model_version_tag("tiny", "1", "withheld", "")  # as if the release's audit had passed
+    tracker.settle("tiny")
+    assert tracker.client.get_registered_model("tiny").aliases.keys() == {"released"}
+    monkeypatch.setattr("medistill.stages.audit.TABLE", (Leak(),))
+    before = set((house.folder / "run").glob("audit-*"))
+    audit(house.session("--audit.planted", "22"))
+    assert tracker.client.get_registered_model("tiny").aliases == {}
+    (later,) = set((house.folder / "run").glob("audit-*")) - before
+    shutil.rmtree(later)
+
+
+def test_a_merged_release_names_what_to_trace(house, folder, tmp_path, capsys, monkeypatch):
+    from medistill.stages import trace as verb
+
+    found = verb.verify(folder)
+    parts = [{"name": "north", "digest": "a" * 64}, {"name": "south", "digest": "b" * 64}]
+    story = replace(found.distilled, provenance={"method": "merge", "parts": parts})
+    monkeypatch.setattr(verb, "verify", lambda _: replace(found, distilled=story))
+    printed = trace(capsys, folder, expect=2)
+    assert f"trace its own: north {'a' * 64}, south {'b' * 64}" in printed
 
 
 def test_a_changed_folder_is_named_before_any_walk(house, folder, tmp_path, capsys):

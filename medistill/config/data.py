@@ -60,8 +60,8 @@ class Data:
             validation split this share of each class's training images; unused where there is one.
         test_fraction: share of all films kept for test, by patient, unless the CSV gives a split.
         near_duplicate: correlation above which `check` lists two films in different splits as near
-            duplicates (0 to 1; 1 turns the search off). All pairs are searched: seconds for 1,750 images, hours
-            for 60,000.
+            duplicates (0 to 1; 1 turns the search off). All pairs are searched, 1,000
+            at most are listed: seconds for 1,750 images, docs/scale.md tells of more.
         workers: processes that decode films; 0: one a core.
         citation: how to cite the data; stands in the release.
         licence: terms of the data; stand in the release.

@@ -1,5 +1,6 @@
 """Decode films in worker processes with a time and a memory limit; a worker's death is that file's error."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -224,6 +225,8 @@ def _ctrl_c_later() -> Iterator[None]:
 def start_worker(memory_gib: float) -> None:
     """Prepare a worker: imports outside any film's time limit, one thread, and the memory limit."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # what was imported before is shared with the others; to look through it for garbage would copy it
+    gc.freeze()
     import medistill.data.transforms  # noqa: F401
 
     torch.set_num_threads(1)

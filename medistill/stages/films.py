@@ -66,7 +66,8 @@ class Films:
             seed=self.session.config.seed,
         )
         names = [path.name for path in kept.paths]
-        require_distinct(names, [decoded.hashes[i] for i in good], kept.table["label"].tolist(), split.tolist())
+        hashes = [decoded.hashes[i] for i in good]
+        require_distinct(names, hashes, kept.table["label"].tolist(), split.tolist())
         if kept.unknown_patients:
             notes.append(f"{kept.unknown_patients} films have no patient id; each counts as a patient of its own")
         choices = [decoded.choices[i] for i in good]
@@ -86,6 +87,7 @@ class Films:
             unit="films",
             notes=notes,
             left_out=left_out,
+            hashes=hashes,
         )
 
     @cached_property

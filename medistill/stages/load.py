@@ -67,11 +67,17 @@ def _look_alikes(session: Session, examined: Examined) -> list[str]:
     if threshold == 1:
         return []
     names, split = examined.names, examined.split.tolist()
+    folder = session.folder if session.folder.is_dir() else None
+    with session.bar(len(names), f"comparing {examined.unit}", examined.unit.rstrip("s")) as bar:
+        found = near_duplicates(
+            examined.images, split, threshold=threshold, hashes=examined.hashes, scratch=folder, progress=bar.update
+        )
     advice = "; if they are one patient, give both one patient_id" if examined.unit == "films" else ""
-    return [
+    more = [f"up to {found.more} more pairs look alike; these are the most alike"] if found.more else []
+    return more + [
         f"{names[pair.first]} ({split[pair.first]}) and {names[pair.second]} ({split[pair.second]}) look alike "
         f"(correlation {pair.correlation:.3f}){advice}"
-        for pair in near_duplicates(examined.images, split, threshold=threshold)
+        for pair in found.pairs
     ]
 
 

@@ -1,7 +1,7 @@
 """What LOAD needs of any kind of data: where it is, whether it changed, and its images with labels and split."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ class Examined:
         unit: what the images are called, films or images.
         notes: sentences worth telling: films left out, patients unknown. They name no patient's file.
         left_out: a sentence for each file that cannot be used.
+        hashes: (N,) the SHA-256 of each image at full size; empty where it is not known.
     """
 
     images: Images
@@ -45,6 +46,7 @@ class Examined:
     unit: str
     notes: list[str]
     left_out: list[str]
+    hashes: list[str] = field(default_factory=list)
 
 
 class Source(Protocol):

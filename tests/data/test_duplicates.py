@@ -6,7 +6,7 @@ from torch.nn.functional import interpolate
 
 from medistill.data.cohort import read_cohort
 from medistill.data.decode import decode
-from medistill.data.duplicates import exact_duplicates, near_duplicates, require_distinct
+from medistill.data.duplicates import Alike, exact_duplicates, near_duplicates, require_distinct
 from medistill.errors import UserError
 from medistill.seeds import generator
 
@@ -43,13 +43,13 @@ def test_exact_duplicates():
 
 
 def test_unrelated_films_are_no_pair(films):
-    assert near_duplicates(films, ["train"] * 15 + ["test"] * 15) == []
+    assert near_duplicates(films, ["train"] * 15 + ["test"] * 15) == Alike([])
 
 
 @pytest.mark.parametrize(("side", "top", "left"), [(128, 0, 0), (118, 3, 9), (100, 28, 0), (90, 11, 23), (78, 50, 37)])
 def test_a_planted_crop_is_found(films, side, top, left):
     images = torch.cat([films, cropped(films[4], side, top, left)[None]])
-    (pair,) = near_duplicates(images, ["train"] * 30 + ["test"])
+    (pair,) = near_duplicates(images, ["train"] * 30 + ["test"]).pairs
     assert (pair.first, pair.second) == (4, 30)
     assert pair.correlation > 0.985
     assert pair.scale == pytest.approx(side / SIDE, abs=0.05)
@@ -57,7 +57,7 @@ def test_a_planted_crop_is_found(films, side, top, left):
 
 def test_a_planted_crop_is_found_whichever_side_holds_it(films):
     images = torch.cat([cropped(films[4], 90, 11, 23)[None], films])
-    (pair,) = near_duplicates(images, ["train"] + ["test"] * 30)
+    (pair,) = near_duplicates(images, ["train"] + ["test"] * 30).pairs
     assert (pair.first, pair.second) == (5, 0)
 
 
@@ -68,16 +68,16 @@ def test_full_frame_correlation_would_miss_it(films):
 
 def test_pairs_within_a_split_are_not_listed(films):
     images = torch.cat([films, films[:1]])
-    assert near_duplicates(images, ["train"] * 30 + ["train"]) == []
+    assert near_duplicates(images, ["train"] * 30 + ["train"]) == Alike([])
 
 
 def test_threshold_and_order(films):
     images = torch.cat([films, films[:1], cropped(films[4], 100, 28, 0)[None]])
     split = ["train"] * 30 + ["test"] * 2
-    pairs = near_duplicates(images, split)
+    pairs = near_duplicates(images, split).pairs
     assert [{pair.first, pair.second} for pair in pairs] == [{0, 30}, {4, 31}]
     assert pairs[0].correlation == pytest.approx(1, abs=1e-5)
-    assert [{pair.first, pair.second} for pair in near_duplicates(images, split, threshold=0.9999)] == [{0, 30}]
+    assert [{pair.first, pair.second} for pair in near_duplicates(images, split, threshold=0.9999).pairs] == [{0, 30}]
 
 
 @pytest.mark.realdata
@@ -87,5 +87,5 @@ def test_real_films_cropped(real_data):
     rows = list(range(0, len(cohort), 35))
     images = decode([cohort.paths[row] for row in rows], SIDE, workers=2).images
     planted = torch.stack([cropped(image, 84 + index, index % 20, 7) for index, image in enumerate(images[:20])])
-    pairs = near_duplicates(torch.cat([images, planted]), ["train"] * len(rows) + ["test"] * 20)
+    pairs = near_duplicates(torch.cat([images, planted]), ["train"] * len(rows) + ["test"] * 20).pairs
     assert {(pair.first, pair.second) for pair in pairs} == {(index, len(rows) + index) for index in range(20)}

@@ -21,7 +21,7 @@ SLIDES = "dicom"
 ROWS = f"{pictures.FOLDER}/{pictures.METADATA}"
 
 STEPS = 0.5 + 1e-3  # of rounding: half a step, and what float32 adds
-PACKING = 64 << 10  # most bytes by which a PNG is larger than its pixels
+PACKING = 64 << 10  # most bytes by which a file is larger than what it holds
 
 
 def require_views(manifest: Manifest, distilled: Distilled) -> set[str]:
@@ -47,8 +47,9 @@ def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str])
         path = f"{pictures.FOLDER}/{name}"
         found = read_png(path, manifest.read(path, wanted.size + PACKING), wanted.shape)
         _require_near(path, found, wanted, STEPS)
-    said = parse_lines(ROWS, manifest.read(ROWS))
     rows = [pictures.row_of(distilled, index, name) for index, name in enumerate(names)]
+    most = 2 * sum(len(json.dumps(row)) for row in rows) + PACKING
+    said = parse_lines(ROWS, manifest.read(ROWS, most))
     if said != rows:
         same = [row == wanted for row, wanted in zip(said, rows, strict=False)]
         line = (same.index(False) if False in same else len(same)) + 1
@@ -78,23 +79,23 @@ def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str]) -
     values = distilled.pictures()[:, 0].double().numpy() * dicom.UNITS  # (M, H, W)
     # a slope as fine as 16 bits allow: a coarse one would make every pixel "within its rounding"
     finest = dicom.Rescale.covering(min(0.0, values.min()), max(float(dicom.UNITS), values.max()))
+    window = ((dicom.UNITS + 1) / 2, float(dicom.UNITS + 1))
     for index, (name, wanted) in enumerate(zip(names, values, strict=True)):
-        path = f"{SLIDES}/{name}"
+        path, row = f"{SLIDES}/{name}", pictures.row_of(distilled, index, name)
         data = manifest.read(path, strict_dicom.size_of(wanted.shape))
-        found, file = strict_dicom.read_slide(path, data, wanted.shape)
-        _require_near(path, found, wanted, STEPS * float(finest.slope))
-        try:
-            same = (float(file.WindowCenter), float(file.WindowWidth)) == ((dicom.UNITS + 1) / 2, dicom.UNITS + 1)
-            said = json.loads(file.ImageComments)
-        except (AttributeError, TypeError, ValueError, RecursionError) as error:
-            raise ReleaseError(f"{path}: without the window or the label of a release's slide; {AGAIN}") from error
-        if not same or _label(said) != _label(pictures.row_of(distilled, index, name)):
+        slide = strict_dicom.read_slide(path, data, wanted.shape)
+        _require_near(path, slide.values, wanted, STEPS * float(finest.slope))
+        if slide.window != window or _label(slide.comments) != _label(json.dumps(row)):
             raise ReleaseError(f"{path}: its window or label is not the master's; {AGAIN}")
 
 
-def _label(said: Any) -> tuple[Any, ...]:
-    """What a row says of an image's class."""
-    return tuple(said.get(key) for key in ("index", "label", "class")) if isinstance(said, dict) else ()
+def _label(comments: str) -> list[Any]:
+    """What the comments of a slide say of its class; nothing where they are no JSON object."""
+    try:
+        said = json.loads(comments)
+        return [said[key] for key in ("index", "label", "class")]
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return []
 
 
 def _require_whole(place: str, there: set[str], names: Iterable[str]) -> None:

@@ -1,14 +1,14 @@
 """Whether metadata.json and croissant.json, which programs read in place of the master, describe this very release."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
-from medistill.release.manifest import AGAIN
+from medistill.release.manifest import AGAIN, METADATA
 from medistill.release.names import shown
 
-METADATA = "metadata.json"
 CROISSANT = "croissant.json"
 
 
@@ -21,9 +21,9 @@ def require_described(
         distilled: the set.
         audit: audit.json.
         listed: SHA-256 of every file by name.
-        read: the JSON objects of the release by name; a description that is not there says nothing false.
+        read: the JSON objects of the release by name; croissant.json may be absent.
     """
-    _require_metadata(read.get(METADATA, {}), distilled, audit, listed)
+    _require_metadata(read[METADATA], distilled, audit, listed)
     _require_croissant(read.get(CROISSANT, {}), listed)
 
 
@@ -37,7 +37,12 @@ def _require_metadata(
         "start": distilled.provenance.get("start"),
         "method": distilled.provenance.get("method"),
         "normalisation": {"mean": list(distilled.mean), "std": list(distilled.std)},
-        "training": {"learning_rate": distilled.lr, "sequence": [list(pair) for pair in distilled.sequence]},
+        "training": {
+            "learning_rate": distilled.lr,
+            "sequence": [list(pair) for pair in distilled.sequence],
+            "augmentation": list(distilled.augment),
+            "network": asdict(distilled.architecture),
+        },
         "privacy": {"verdict": audit["verdict"], "decision": audit["decision"]},
     }
     for key, value in held.items():

@@ -17,14 +17,15 @@ EVALUATION = "evaluation.json"
 AUDIT = "audit.json"
 CONFIG = "config.yaml"
 CARD = "README.md"
-NEEDED = (IMAGES, EVALUATION, AUDIT, CONFIG, CARD)
+METADATA = "metadata.json"
+NEEDED = (IMAGES, EVALUATION, AUDIT, CONFIG, CARD, METADATA)
 
 AGAIN = "fetch the release again from its source"
 
 MOST_FILES = 50_000
 MOST_BYTES = 4 << 30
 LIMITS = {".safetensors": 1 << 30, ".png": 64 << 20, ".yaml": 64 << 10}
-LIMIT = 16 << 20  # of every other kind of file
+LIMIT = 4 << 20  # of every other kind of file: JSON takes up to forty times its size once it is parsed
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
 

@@ -1,16 +1,20 @@
 """Pixels of a DICOM file from elsewhere: only the uncompressed kind a release holds, with nothing laid over it."""
 
 import struct
+import warnings
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medistill.errors import ReleaseError
 from medistill.release.manifest import AGAIN
+from medistill.release.names import shown
 from medistill.release.parse import DAMAGED
 
 UNDEFINED = 0xFFFFFFFF
@@ -40,8 +44,23 @@ def size_of(shape: tuple[int, int]) -> int:
     return 2 * shape[0] * shape[1] + HEADER
 
 
-def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> tuple[NDArray[np.float64], Any]:
-    """Modality values (H, W) and the data set of a 16-bit gray file that must have this shape.
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """What is compared of a file.
+
+    Attributes:
+        values: (H, W) modality values.
+        window: centre and width.
+        comments: the Image Comments.
+    """
+
+    values: NDArray[np.float64]
+    window: tuple[float, float]
+    comments: str
+
+
+def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> Slide:
+    """A 16-bit gray file that must have this shape.
 
     Read by pydicom as explicit little endian whatever its header says: `dcmread` would inflate a deflated file without
     a bound.
@@ -49,26 +68,35 @@ def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> tuple[NDArray[
     Raises:
         ReleaseError: it is another kind of DICOM file.
     """
+    if data[128:132] != b"DICM":
+        raise ReleaseError(f"{name}: not a DICOM file; {AGAIN}")
     try:
-        if data[128:132] != b"DICM":
-            raise ReleaseError(f"{name}: not a DICOM file; {AGAIN}")
-        file = read_dataset(BytesIO(data[132:]), False, True, stop_when=_Ascending(name))
-        if file[0x00020010].value != ExplicitVRLittleEndian:
-            raise ReleaseError(f"{name}: a compressed DICOM file, which no release holds; {AGAIN}")
-        plain = all(file[key].value == value for key, value in FIXED.items())
-        laid = [key for key in OVER if key in file]
-        if not plain or laid or any(0x5000 <= tag.group < 0x6100 or tag.group % 2 for tag in file.keys()):  # noqa: SIM118
-            raise ReleaseError(f"{name}: no plain 16-bit gray slide{f' ({laid[0]})' if laid else ''}; {AGAIN}")
-        stored = file[0x7FE00010].value
-        if (file.Rows, file.Columns) != shape or len(stored) != 2 * shape[0] * shape[1]:
-            raise ReleaseError(
-                f"{name}: declares {file.Columns} x {file.Rows} pixels in {len(stored)} bytes, the set has "
-                f"{shape[1]} x {shape[0]}; {AGAIN}"
-            )
-        values = np.frombuffer(stored, dtype="<u2").reshape(shape).astype(np.float64)
-        return values * float(file.RescaleSlope) + float(file.RescaleIntercept), file
+        with warnings.catch_warnings(action="ignore"):  # of values that are none: they are refused by their sentence
+            return _slide(name, read_dataset(BytesIO(data[132:]), False, True, stop_when=_Ascending(name)), shape)
     except (OSError, EOFError, NotImplementedError, struct.error, *DAMAGED) as error:
         raise ReleaseError(f"{name}: a damaged DICOM file; {AGAIN}") from error
+
+
+def _slide(name: str, file: Dataset, shape: tuple[int, int]) -> Slide:
+    """What is compared of a data set."""
+    if file[0x00020010].value != ExplicitVRLittleEndian:
+        raise ReleaseError(f"{name}: a compressed DICOM file, which no release holds; {AGAIN}")
+    plain = all(file[key].value == value for key, value in FIXED.items())
+    laid = [key for key in OVER if key in file]
+    if not plain or laid or any(0x5000 <= tag.group < 0x6100 or tag.group % 2 for tag in file.keys()):  # noqa: SIM118
+        raise ReleaseError(f"{name}: no plain 16-bit gray slide{f' ({laid[0]})' if laid else ''}; {AGAIN}")
+    stored = file[0x7FE00010].value
+    if (file.Rows, file.Columns) != shape or len(stored) != 2 * shape[0] * shape[1]:
+        raise ReleaseError(
+            f"{name}: declares {shown(file.Columns, 20)} x {shown(file.Rows, 20)} pixels in {len(stored)} bytes, the "
+            f"set has {shape[1]} x {shape[0]}; {AGAIN}"
+        )
+    values = np.frombuffer(stored, dtype="<u2").reshape(shape).astype(np.float64)
+    return Slide(
+        values * float(file.RescaleSlope) + float(file.RescaleIntercept),
+        (float(file.WindowCenter), float(file.WindowWidth)),
+        str(file.ImageComments),
+    )
 
 
 class _Ascending:

@@ -4,6 +4,7 @@ Nothing is believed: first the files by name, then the signature over SHA256SUMS
 read, and only bytes that passed are parsed. Nothing is unpickled, followed, or unpacked without a bound.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ from medistill.release.master import parse_master
 from medistill.release.parse import parse_object, parse_yaml
 from medistill.release.signature import check_signature
 from medistill.release.strict_png import require_small
+
+LONGEST_HEAD = 64 << 10
+
+# As Hugging Face finds it.
+_HEAD = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +119,9 @@ def _card(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise ReleaseError(f"{CARD}: not a text file; {AGAIN}") from error
-    if text.startswith("---\n"):
-        head, end, _ = text[4:].partition("\n---\n")
-        if not end or len(head) > 65536:
+    if text.lstrip("\ufeff \r\n").startswith("---"):
+        head = _HEAD.match(text)
+        if head is None or len(head[1]) > LONGEST_HEAD:
             raise ReleaseError(f"{CARD}: the YAML at its head does not end; {AGAIN}")
-        parse_yaml(CARD, head)
+        parse_yaml(CARD, head[1])
     return text

@@ -80,6 +80,15 @@ def overlaid(folder: Path) -> None:
     file.save_as(first(folder, DCM), enforce_file_format=True)
 
 
+def scaled_by_nan(folder: Path) -> None:
+    """A slope that is not a number, which no comparison finds too far."""
+    path = first(folder, DCM)
+    data = path.read_bytes()
+    at = data.index(b"DS", data.index(bytes.fromhex("28005310"))) + 4
+    length = int.from_bytes(data[at - 2 : at], "little")
+    path.write_bytes(data[:at] + b"nan".ljust(length) + data[at + length :])
+
+
 def deflated(folder: Path) -> None:
     """A deflated data set of a gigabyte, which `dcmread` would inflate whole."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -214,6 +223,11 @@ ATTACKS = [
         "slide on a coarse scale",
         hidden(slide(RescaleSlope=500, PixelData=lambda data: bytes(len(data)))),
         r"dicom/COVID/0000\.dcm: \d+ of its pixels",
+    ),
+    Attack(
+        "slide on a scale of no numbers",
+        hidden(scaled_by_nan),
+        r"dicom/COVID/0000\.dcm: \d+ of its pixels are not the master's",
     ),
     Attack("slide in another window", hidden(slide(WindowCenter=5000)), r"dicom/COVID/0000\.dcm: its window or label"),
     Attack(

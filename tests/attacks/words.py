@@ -106,6 +106,24 @@ ATTACKS = [
         r"README\.md: YAML that asks for more than plain values",
     ),
     Attack(
+        "tag on the card, lines ended otherwise",
+        hidden(
+            lambda f: (f / "README.md").write_bytes(b"\r\n---\r\nx: !!python/object/apply:os.system [id]\r\n---\r\n")
+        ),
+        r"README\.md: YAML that asks for more than plain values",
+    ),
+    Attack(
+        "head of the card without end",
+        hidden(overwrite("README.md", b"---\nx: 1\n")),
+        r"README\.md: the YAML at its head does not end",
+    ),
+    Attack("metadata gone", hidden(lambda f: (f / "metadata.json").unlink()), r"metadata\.json: missing from"),
+    Attack(
+        "network in the metadata",
+        hidden(edit_json("metadata.json", lambda v: v["training"]["network"].update(width=512))),
+        r"metadata\.json: its 'training' is not what",
+    ),
+    Attack(
         "tag in the config",
         hidden(overwrite("config.yaml", b"x: !!python/object/apply:os.system [id]\n")),
         r"config\.yaml: YAML that asks for more than plain values",
@@ -141,6 +159,12 @@ ATTACKS = [
         r"evaluation\.json: of other classes",
     ),
     Attack("depth of the audit", hidden(overwrite("audit.json", b"[" * 500_000)), r"audit\.json: not JSON", bomb=True),
+    Attack(
+        "millions of lists for the audit",
+        hidden(overwrite("audit.json", b'{"checks": [' + b"[]," * 1_390_000 + b"[]]}")),
+        r"audit\.json: its checks are no list of named checks",
+        bomb=True,
+    ),
     Attack("list for the audit", hidden(overwrite("audit.json", b"[1]")), r"audit\.json: a list where a JSON object"),
     Attack("bytes for the audit", hidden(overwrite("audit.json", b"\xff\xfe")), r"audit\.json: not JSON"),
 ]

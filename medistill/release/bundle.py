@@ -20,19 +20,16 @@ from medistill.release.croissant import croissant
 from medistill.release.decision import decide
 from medistill.release.guarded import WITHHELD as WITHHELD_FIGURES
 from medistill.release.guarded import verdicts_only
-from medistill.release.load import AUDIT, EVALUATION, IMAGES, SUMS, verify
+from medistill.release.manifest import AUDIT, CARD, CONFIG, EVALUATION, IMAGES, METADATA, SIGNATURE, SUMS
 from medistill.release.metadata import metadata
 from medistill.release.signature import write_signature
+from medistill.release.verify import verify
 from medistill.release.views import described, write_views
 from medistill.versions import environment
 
-CONFIG = "config.yaml"
-CARD = "README.md"
 PREVIEW = "preview.png"
 LEDGER = "privacy_ledger.json"
-METADATA = "metadata.json"
 ENVIRONMENT = "environment.json"
-SIGNATURE = "signature.json"
 
 WITHHELD = "(withheld)"
 

@@ -10,7 +10,7 @@ from typing import Any
 from medistill.distill.distilled import Distilled
 from medistill.files import sha256
 from medistill.release import dicom, npz, pictures
-from medistill.release.load import IMAGES
+from medistill.release.manifest import IMAGES
 from medistill.release.metadata import OUT_OF_SCOPE, set_name
 
 FILE = "croissant.json"

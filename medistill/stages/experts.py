@@ -40,9 +40,7 @@ def experts(session: Session) -> None:
     group = session.group
     absent = [index for index, file in enumerate(files) if not file.exists()] if group.leads else []
     missing = group.numbers(absent)
-    if not missing:
-        if group.leads and not work.done:  # killed between the last file and the mark
-            work.finish({"data": splits.train.digest}, [file.name for file in files])
+    if not missing and session.done(work):
         session.say(f"experts: {len(files)} trajectories are there already -> {work.folder}")
         return
     settings, train = session.config.experts, splits.train
@@ -51,7 +49,8 @@ def experts(session: Session) -> None:
         if run:
             run.input(train.name, train.digest, "training", {"films": len(train), "per_class": train.counts})
         mine = missing[group.rank :: group.size]
-        losses = group.total(_train(session, splits, files, mine, run))
+        # a run that was killed between its last file and the mark has nothing left but to be recorded
+        losses = group.total(_train(session, splits, files, mine, run)) if missing else torch.zeros(0)
         if run:
             for index in sorted(set(missing) - set(mine)):
                 for epoch, loss in enumerate(losses[index].tolist(), start=1):

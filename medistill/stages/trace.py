@@ -46,7 +46,7 @@ def trace(settings: Trace, say: Callable[[str], None]) -> None:
     for line in wrong:
         say(f"does not match: {shown(line, 600)}")
     raise ReleaseError(
-        f"{shown(found.folder.name)}: {len(wrong)} thing{'s' * (len(wrong) > 1)} above do not match between the "
+        f"{shown(found.folder.name)}: {len(wrong)} {'things above do' if len(wrong) > 1 else 'thing above does'} not match between the "
         "release and its record; ask the house that wrote it before you rely on either"
     )
 
@@ -93,7 +93,7 @@ def _release(found: Verified, way: Walk, store: str) -> list[str]:
     lines.append(f"verdict     {found.audit['verdict']}")
     for key, words in (("failed", "failed"), ("inconclusive", "inconclusive"), ("not_run", "not run")):
         if decision[key]:
-            lines.append(f"            {words}: {', '.join(shown(name) for name in decision[key])}")
+            lines.append(f"            {words}: {'; '.join(shown(name) for name in decision[key])}")
     for key, words in (("override", "overridden"), ("accepted", "accepted")):
         if word := decision[key]:
             lines.append(f"            {words} by {shown(word['name'])}: {shown(word['reason'], 2000)}")

@@ -280,6 +280,31 @@ def test_everything_in_which_the_record_differs_is_named(house, folder, capsys):
     assert "settings    data: distill.ipc 1, later 7" in printed
 
 
+@pytest.mark.parametrize(("shift", "named"), [(0.0, 0), (0.01, 1)])
+def test_means_are_held_against_the_record(house, folder, capsys, monkeypatch, shift, named):
+    """The tiny release withholds its evaluation, so the house's own stands in for it."""
+    from medistill.stages import trace as verb
+
+    (file,) = (house.folder / "run").glob("evaluate-*/evaluation.json")
+    evaluation = json.loads(file.read_text())
+    evaluation["arms"]["distilled"]["mean"]["accuracy"] += shift
+    found = replace(verb.verify(folder), evaluation=evaluation)
+    monkeypatch.setattr(verb, "verify", lambda _: found)
+    printed = trace(capsys, folder, expect=named)
+    assert printed.count("does not match: ") == named
+    assert ("does not match: evaluation.json: accuracy of distilled is" in printed) == bool(named)
+
+
+def test_experts_that_were_cut_off_before_their_mark_are_recorded(house, folder, capsys):
+    (done,) = (house.folder / "run").glob("experts-*/done.json")
+    done.unlink()
+    client = open_tracker("tiny", house.uri).client
+    client.set_terminated(house.runs("experts")[-1].info.run_id, "KILLED")
+    assert "experts: no attempt is recorded that ended well, 1 KILLED" in trace(capsys, folder, expect=1)
+    experts(house.session())
+    assert done.exists() and "1 of 2 (others: 1 KILLED)" in trace(capsys, folder)
+
+
 def test_a_failure_in_another_audit_of_the_set_is_told(house, folder, capsys):
     """Whether by the set's key or its bytes; what fails for another set is not told."""
     report = json.dumps({"verdict": "fail", "checks": [{"name": "text", "verdict": "fail"}]})

@@ -42,7 +42,7 @@ class Verified:
 
     Attributes:
         folder: the release.
-        files: how many there are, SHA256SUMS and signature.json included.
+        files: how many stand in its SHA256SUMS.
         digest: SHA-256 of its SHA256SUMS.
         fingerprint: of the key that signed it; None: nobody did.
         trusted: whether that is the key the caller gave.
@@ -94,7 +94,7 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     require_described(distilled, audit, manifest.listed, read)
     return Verified(
         folder=folder,
-        files=len(manifest.found),
+        files=len(manifest.listed),
         digest=manifest.digest,
         fingerprint=signature.fingerprint if signature else None,
         trusted=key is not None,

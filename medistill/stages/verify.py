@@ -11,7 +11,7 @@ from medistill.release.names import shown
 def verify(settings: Verify, say: Callable[[str], None]) -> None:
     """`medistill verify`: check a release and tell what it is; a ReleaseError names what is wrong with it."""
     found = release.verify(Path(settings.folder), settings.pub or None)
-    say(f"files: {found.files}, each as in SHA256SUMS")
+    say(f"files: {found.files}, all as in SHA256SUMS")
     say(f"release: {found.digest}")
     say(f"signature: {_signature(found, settings.pub)}")
     for line in _audit(found):

@@ -45,9 +45,10 @@ def trace(settings: Trace, say: Callable[[str], None]) -> None:
     say("")
     for line in wrong:
         say(f"does not match: {shown(line, 600)}")
+    count = "1 thing above does" if len(wrong) == 1 else f"{len(wrong)} things above do"
     raise ReleaseError(
-        f"{shown(found.folder.name)}: {len(wrong)} {'things above do' if len(wrong) > 1 else 'thing above does'} not match between the "
-        "release and its record; ask the house that wrote it before you rely on either"
+        f"{shown(found.folder.name)}: {count} not match between the release and its record; ask the house that wrote "
+        "it before you rely on either"
     )
 
 

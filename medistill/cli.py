@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, NoReturn, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_loader
+from yaml import YAMLError
 
 from medistill import __version__, parallel
 from medistill.config import Config
+from medistill.config.yaml_text import load_settings
 from medistill.errors import UserError
+from medistill.foreign import one_line, reason, shown
 from medistill.mistakes import in_words, options, wrong_value
 
 VERBS = {
@@ -53,6 +56,8 @@ SHORT = {
 }
 """Options with a short name, and what they stand for."""
 
+set_loader("yaml", load_settings, exceptions=(YAMLError,))
+
 
 class Parser(ArgumentParser):
     """A parser whose mistakes are one line and exit code 2.
@@ -68,9 +73,9 @@ class Parser(ArgumentParser):
         cause: BaseException | None = ex
         while cause is not None:
             if isinstance(cause, UserError):
-                fail(" ".join(str(cause).split()))
+                fail(one_line(str(cause)))
             cause = cause.__cause__ or cause.__context__
-        fail(in_words(" ".join(message.split()), self.prog, self.kind))
+        fail(one_line(in_words(message, self.prog, self.kind)))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -138,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in every:
         near = get_close_matches(verb, every, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        fail(f"{verb!r} is not a verb; choose one of {', '.join(every)}{hint}")
+        fail(f"{shown(verb)!r} is not a verb; choose one of {', '.join(every)}{hint}")
     work = prepare(verb, words)
     # threads that spin while they wait for one another starve whoever shares the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -186,9 +191,11 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
         chosen = made.instantiate(parsed)
         return Config(**{name: chosen[name] for name in Config.__dataclass_fields__})
     except UserError as error:
-        fail(str(error))
+        fail(one_line(str(error)))
     except UnicodeDecodeError as error:
         fail(f"--config: the file is not in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        fail(f"the settings cannot be read ({reason(error)}); see {made.prog} --help for what each may be")
 
 
 def _require_sections(parsed: Namespace) -> None:
@@ -225,11 +232,11 @@ def _shipped(word: str) -> str:
     option, _, value = word.rpartition("=")
     if option:
         return f"{option}={_shipped(value)}"
-    if not word.startswith("configs/") or Path(word).exists():
+    if not word.startswith("configs/") or os.path.exists(word):  # noqa: PTH110 - no error at a name too long
         return word
     package = Path(__file__).parent
     # an installed package carries its configs inside, a checkout beside
-    found = [place / word for place in (package, package.parent) if (place / word).exists()]
+    found = [place / word for place in (package, package.parent) if os.path.exists(place / word)]  # noqa: PTH110
     return str(found[0]) if found else word
 
 

@@ -3,15 +3,26 @@
 import re
 from collections.abc import Iterable
 
-_ESCAPED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0abfnrtv])")
+_ESCAPED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _QUOTED = re.compile(r"""(?<!\w)b?'[^']*'|(?<!\w)b?"[^"]*\"""")
 
 
 def shown(text: object, most: int = 80) -> str:
     """A text on one line, printable and cut: no control characters, which could write on the reader's terminal."""
-    line = " ".join(_ESCAPED.sub("?", str(text)[: 8 * most]).split())
-    line = "".join(letter if letter.isprintable() and letter != "\N{REPLACEMENT CHARACTER}" else "?" for letter in line)
+    line = _printable(str(text)[: 8 * most])
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def one_line(text: str, most: int = 600) -> str:
+    """A sentence that repeats foreign text, on one line; cut in its middle, as its end says what to do."""
+    line = _printable(text)
+    return line if len(line) <= most else f"{line[: most - 205]} ... {line[-200:]}"
+
+
+def _printable(text: str) -> str:
+    """A text on one line without characters that are no letters."""
+    line = " ".join(_ESCAPED.sub("?", text).split())
+    return "".join(letter if letter.isprintable() and letter != "\N{REPLACEMENT CHARACTER}" else "?" for letter in line)
 
 
 def reason(error: BaseException, most: int = 120) -> str:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from medistill.config import Config
+from medistill.foreign import one_line, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text, in quotes where it is a number"}
 
@@ -40,20 +41,21 @@ def in_words(message: str, prog: str, kind: type = Config) -> str:
         prog: the command, such as `medistill run`.
         kind: the dataclass of its settings.
     """
+    message = one_line(message, 2000)
     for pattern, tell in PATTERNS.items():
         found = re.fullmatch(pattern, message)
         if found:
             return tell(*found.groups(), Command(prog, kind))
-    return message
+    return message if ";" in message else f"{message}; see {prog} --help"
 
 
 def wrong_value(name: str, value: object, of: type = Config) -> str:
     """A sentence for a value that an option cannot take; the option is one of these settings'."""
-    kind, found = dict(options(of)).get(name), "empty" if value is None else repr(str(value))
+    kind, found = dict(options(of)).get(name), "empty" if value is None else repr(shown(value))
     if kind is None:
         return f"{name} is {found}, which it cannot be"
     verb = "has" if get_origin(kind) in (list, dict) else "is"
-    return f"{name} {verb} {found}; {_advice(name, kind, str(value))}"
+    return f"{name} {verb} {found}; {_advice(name, kind, shown(value))}"
 
 
 def options(kind: type = Config, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,7 +85,7 @@ def _advice(name: str, kind: Any, value: str) -> str:
 
 
 def _unknown_argument(rest: str, command: Command) -> str:
-    word = rest.split()[0]
+    word = shown(rest.split()[0])
     if not word.startswith("-"):
         example = "--distill.ipc 2" if command.kind is Config else "--name value"
         return f"{word!r} belongs to no option; options look like {example}, see {command.prog} --help"
@@ -92,6 +94,7 @@ def _unknown_argument(rest: str, command: Command) -> str:
 
 def _unknown(dashes: str, name: str, command: Command) -> str:
     """A name that no option has, and the one that is nearest to it."""
+    name = shown(name)
     known = [one for one, kind in command.options.items() if not is_dataclass(kind)]
     same = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
     near = get_close_matches(name, [*known, "config"], 1, 0.75) or same[:1] or get_close_matches(name, known, 1)
@@ -107,6 +110,9 @@ PATTERNS: dict[str, Callable[..., str]] = {
         name, value, command.kind
     ),
     r'Parser key "([\w.]+)": .*?Got value: ?(.*)': lambda name, value, command: wrong_value(name, value, command.kind),
+    r'Parser key "([\w.]+)": ([^:]*)(?::.*)?': lambda name, why, command: (
+        f"{name} cannot be read ({why.replace(';', ',')}); see {command.prog} --help"
+    ),
     r"unrecognized arguments: (.*)": _unknown_argument,
     r"Group '([\w.]+)' does not accept option '(.*?)'.*": lambda group, name, command: _unknown(
         "", f"{group}.{name}", command
@@ -119,7 +125,7 @@ PATTERNS: dict[str, Callable[..., str]] = {
         f"{names}: not given; write {command.usage} ..., see {command.prog} --help"
     ),
     r"Unexpected config: ?(.*)": lambda found, command: (
-        f"config: the file holds {repr(found) if found else 'nothing'}; "
+        f"config: the file holds {repr(shown(found)) if found else 'nothing'}; "
         "write settings there, such as distill: {ipc: 2}"
     ),
     r"Problems parsing config: (.*)": lambda why, command: f"config: the file is no YAML ({why}); mend it there",

@@ -15,7 +15,7 @@ def fails(capsys, *words):
         main(list(words))
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("medistill: ")
+    assert len(lines) == 1 and lines[0].startswith("medistill: ") and lines[0].isprintable() and len(lines[0]) < 700
     return lines[0]
 
 
@@ -90,6 +90,17 @@ def test_torch_does_not_complain_of_a_gpu_that_nobody_asked_for():
         ("threads", "100000", "threads is 100000; give 0 to"),
         ("audit.holdout", "2", "fewer cannot tell a copy from chance"),
         ("data.classes", "[A, A]", "names a class twice"),
+        ("experts.lr", ".inf", "experts.lr is inf; give a finite number"),
+        (
+            "audit.planted",
+            "9" * 5000,
+            "audit.planted cannot be read (Exceeds the limit (4300 digits) for integer string conversion)",
+        ),
+        ("run", "a\x1b[2J", "run holds characters that are not printable; write it without them"),
+        ("device", "\x1b[2J" + "x" * 5000, "device is '?[2Jxxx"),
+        ("x" * 5000, "1", "... is not a setting; see medistill distill --help"),
+        ("data.columns", "[" * 5000, "data.columns has '[[[["),
+        ("data", "{phantom: " * 5000, "data is '{phantom: {"),
     ],
 )
 def test_mistakes_are_one_line(capsys, option, value, message):
@@ -112,6 +123,13 @@ def test_mistakes_are_one_line(capsys, option, value, message):
         ("- a", "config: the file holds '- a'; write settings there"),
         ("", "config: the file holds nothing; write settings there"),
         ("a: [1\nb", "config: the file is no YAML (while parsing a flow sequence"),
+        ("seed: 1\nseed: 2", "config: the file is no YAML (seed stands there twice); mend it there"),
+        ("a: &a [*a]", "config: the file is no YAML (the alias a stands for nothing before it); mend it there"),
+        ("data: {" + "x: {" * 5000, "nested more than 20 deep"),
+        ("seed: " + "9" * 5000, "config: the file is no YAML (ValueError: Exceeds the limit"),
+        ("1:", "config: the file is no YAML (TypeError"),
+        ("data: {columns: {1: 2}}", "config: the file is no YAML ('1' is no name of a setting)"),
+        ("data: {classes: [" + "'a\\x1b', " * 3000 + "]}", "data.classes"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(capsys, tmp_path, text, message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medistill.foreign import listed, reason, shown
+from medistill.foreign import listed, one_line, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from medistill.foreign import listed, reason, shown
         ("two\n lines\t", "two lines"),
         ("\x1b[31mred", "?[31mred"),
         ("cut\0off", "cut?off"),
-        ("b'\\x00\\n'", "b'??'"),
+        ("b'\\x00\\udcff'", "b'??'"),
         ("\udcff\N{REPLACEMENT CHARACTER}\u202e", "???"),
         ("Läsion", "Läsion"),
         ("x" * 200, "x" * 77 + "..."),
@@ -30,6 +30,13 @@ def test_a_reason_quotes_nothing_of_a_file():
     assert reason(ValueError()) == "ValueError"
     assert reason(ValueError("the scanner's unit isn't known")) == "ValueError: the scanner's unit isn't known"
     assert len(reason(ValueError("a " * 500))) < 140
+
+
+def test_a_long_sentence_keeps_its_end():
+    text = "data.name is '" + "x\n" * 900 + "'; give a shorter one"
+    assert len(one_line(text)) == 600 and one_line(text).startswith("data.name is 'x x")
+    assert one_line(text).endswith("x '; give a shorter one") and one_line(text).isprintable()
+    assert one_line("a\x07\nb") == "a? b"
 
 
 def test_of_many_names_the_first_are_listed():

@@ -14,7 +14,7 @@ from medistill.config.evaluate import Evaluate
 from medistill.config.experts import Experts, Private
 from medistill.config.net import DEPTH, PUBLISHED_WIDTH, Net, misfit, parse_network
 from medistill.config.release import Release
-from medistill.config.rules import require
+from medistill.config.rules import require, require_plain
 
 __all__ = [
     "Audit",
@@ -79,6 +79,7 @@ class Config:
         most = 4 * (os.cpu_count() or 1)
         require(0 <= self.threads <= most, f"threads is {self.threads}; give 0 to {most} on this machine")
         require(bool(self.run), "run is empty; name the folder of the run")
+        require_plain(asdict(self))
 
     def _require_epochs(self) -> None:
         """The trajectories must reach as far as the epochs that are matched."""

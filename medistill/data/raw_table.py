@@ -20,9 +20,9 @@ def read_raw(source: Path, name: str) -> pd.DataFrame:
     """
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
-            columns = len(next((row for row in csv.reader(file) if row), []))
+            columns = max(map(len, csv.reader(file)), default=0)
         if columns > MOST_COLUMNS:
-            raise UserError(f"{name}: names {columns} columns; a cohort has {MOST_COLUMNS} at most, leave out the rest")
+            raise UserError(f"{name}: has {columns} columns; a cohort has {MOST_COLUMNS} at most, leave out the rest")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             raw = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)

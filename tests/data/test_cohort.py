@@ -135,7 +135,9 @@ def test_a_table_cannot_write_on_the_terminal_or_fill_it(table):
     assert all(line.isprintable() and len(line) < 400 for line in found) and len(found) < 50
     assert any("is no plain name of up to 100 characters" in line for line in found)
     source.write_text("a," * 50_000 + "path,label,patient_id\n1\n")
-    assert mistakes(source) == ["cohort.csv: names 50003 columns; a cohort has 1000 at most, leave out the rest"]
+    assert mistakes(source) == ["cohort.csv: has 50003 columns; a cohort has 1000 at most, leave out the rest"]
+    source.write_text("path,label,patient_id\n" + "a," * 50_000)
+    assert mistakes(source) == ["cohort.csv: has 50001 columns; a cohort has 1000 at most, leave out the rest"]
     source.write_text(",".join(f"column{number}" for number in range(1000)) + "\n1\n")
     (text,) = mistakes(source)
     assert text.endswith("column19 and 980 more; add it, or name the right one in data.columns")

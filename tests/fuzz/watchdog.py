@@ -32,7 +32,7 @@ SECONDS = 10
 GIB = 2**30
 ADDRESS_SPACE = 4 * GIB  # as `medistill.data.decode.decode` gives its workers
 KEPT = Path(__file__).resolve().parents[2] / "build" / "fuzz"
-SHOWN = 10  # breaches that are spelt out
+SHOWN = 30  # breaches that are spelt out
 KIND = 40  # breaches that begin alike are of one kind
 
 

@@ -144,7 +144,7 @@ def test_an_ordered_set_is_learnt_in_its_order(tmp_path: Path, monkeypatch: pyte
 
 def test_a_network_that_has_not_learnt_or_diverged_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(folder, "--steps", 1, "--lr", 1e-6)
-    assert "it has not learnt them; give more --steps, or another --lr" in capsys.readouterr().out
+    assert "note: it has not learnt them; give more --steps, or another --lr" in capsys.readouterr().out
     told = fails(capsys, folder, "--lr", 1e6)
     assert "--lr: convnet: a student diverged" in told and "lower the learning rate" in told
     assert len(list(Path().glob("model-*"))) == 1 and not list(Path().glob(".*"))

@@ -377,3 +377,59 @@ def test_the_study_of_mgdd_shrunk(real_data, tmp_path):
         assert rows[f"fresh, 0 steps, ipc {ipc}"] != rows[f"meta, 0 steps, ipc {ipc}"]
         assert all("ridge_error" in row for arm in arms[1:] for row in rows[f"{arm}, ipc {ipc}"])
     assert {"experts", "MTT, ipc 1, 2 iterations", "meta-training, 1 steps of Reptile"} <= set(table["seconds"])
+
+
+@pytest.mark.slow
+def test_the_study_of_several_sites_tiny(tiny, tmp_path):
+    """Guards what sites gain by sharing sets: who holds what, every arm, labels under one order (about 40 s)."""
+    from medistill.data.phantom_files import write_cohort
+
+    cohort = write_cohort(tmp_path / "cohort", patients=120, films=2, size=32, seed=3)
+    head, *rows = cohort.read_text().splitlines()
+    places = [head.split(",").index(name) for name in ("site", "label")]
+    films = [tuple(row.split(",")[place] for place in places) for row in rows]
+    lacks = ("north", "Pneumonia")
+    kept = [row for row, film in zip(rows, films, strict=True) if film != lacks]
+    cohort.write_text("\n".join([head, *kept]) + "\n")
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "configs").symlink_to(PIPELINES.parent / "configs")
+    code = (
+        f"import sys; sys.path.insert(0, {str(PIPELINES)!r}); import multisite_parts\n"
+        "multisite_parts.SITES = {'A': ('north',), 'B': ('south',), 'C': ('west',)}\n"
+        "multisite_parts.FACTORS = (1, 0.01)\n"
+        "import multisite\n"
+        "multisite.SEEDS = 2\n"
+        "if __name__ == '__main__': multisite.main()\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    more = ["--data.columns", "{}", "--track", "false", "--data.cohort", str(cohort), "--distill.iterations", "12"]
+    words = [sys.executable, "study.py"]
+    shrunk = ["--", *tiny.options(tmp_path / "run", *more, "--evaluate.steps", "10", "--evaluate.resamples", "20")]
+    for only in (["--only", "merged"], []):
+        done = subprocess.run([*words, *only, *shrunk], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if only:
+            assert not list((tmp_path / "docs" / "results").iterdir()), "a part of the arms writes no table"
+    text = (tmp_path / "docs" / "results" / "multisite.json").read_text()
+    found = json.loads(text)
+    held, dealt = ([found["films"][f"{kind}{site}"] for site in "ABC"] for kind in ("", "dealt "))
+    assert set(held[0]) == {"Normal", "COVID"} and set(held[1]) == {"Normal", "Pneumonia", "COVID"}
+    assert sum(sum(site.values()) for site in held) == sum(sum(site.values()) for site in dealt)
+    arms = found["rows"]
+    sets = {f"{kind}{site}, distilled" for kind in ("", "dealt ") for site in ("A", "B", "C", "merged")}
+    tuned = {f"{kind}merged, distilled, step size by validation" for kind in ("", "dealt ")}
+    real = {f"{site}, real" for site in ("A", "B", "C", "all films")}
+    assert set(arms) == sets | tuned | real | {f"all films at {n} a class, distilled" for n in (1, 2)}
+    assert [len(arms[name]) for name in ("A, real", "merged, distilled")] == [1, 2]
+    assert [arms[f"{name}, distilled"][0]["images"] for name in ("A", "B", "merged", "dealt merged")] == [2, 3, 8, 9]
+    assert arms["A, real"][0]["recall"]["Pneumonia"] == 0, "what a site has never seen it cannot name"
+    assert arms["A, real"][0]["classes"] == ["Normal", "COVID"]
+    one = arms["merged, distilled"][0]
+    steps = [arms[f"{site}, distilled"][0]["lr"] for site in "ABC"]
+    assert one["lr"] == pytest.approx((steps[0] ** 2 * steps[1] ** 3 * steps[2] ** 3) ** (1 / 8))
+    best = arms["merged, distilled, step size by validation"][0]
+    assert any(best["lr"] == pytest.approx(one["lr"] * factor) for factor in (1, 0.01))
+    assert best["validation"]["balanced_accuracy"] >= one["validation"]["balanced_accuracy"]
+    assert len({row[0]["lr"] for name, row in arms.items() if "merged" not in name and "distilled" in name}) == 8
+    assert (tmp_path / "docs" / "results" / "multisite.png").exists()
+    assert "MARKED" not in text and str(tmp_path) not in text

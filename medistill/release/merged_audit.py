@@ -8,7 +8,6 @@ been run.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medistill.distill.initial import PUBLIC
 from medistill.release.consistent import overall_verdict
 from medistill.release.part import Part
 
@@ -83,13 +82,12 @@ def _promise(ledger: Mapping[str, Any]) -> dict[str, Any]:
 def words_of(parts: Sequence[Part]) -> dict[str, Any]:
     """Who answered for the parts, as `medistill.release.decision.decide` takes it for the whole.
 
-    Every part passed by itself or somebody answered for it; whose word counts for the whole is who overrode an audit,
-    if anybody did, and else who accepted what was open.
+    Every part passed by itself or somebody answered for it; `decide` lets the word of who overrode an audit count for
+    the whole, if anybody did, and else that of who accepted what was open.
     """
     overrides, accepted = (_together(parts, key) for key in ("override", "accepted"))
     failed = [f"{part.name}: {name}" for part in parts for name in _failed_before(part.verified.audit)]
-    hard = start_of(parts) not in PUBLIC or failed or any(part.verified.audit["verdict"] == "fail" for part in parts)
-    return {"override": overrides or (accepted if hard else ""), "accept": accepted, "failed_before": failed}
+    return {"override": overrides, "accept": accepted, "failed_before": failed}
 
 
 def _together(parts: Sequence[Part], key: str) -> str:

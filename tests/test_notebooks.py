@@ -14,10 +14,11 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 STAGES = ["01_quickstart.ipynb", "02_covid19.ipynb"]
 STUDY = "03_what_distillation_stores.ipynb"
+SHARE = "04_share_and_verify.ipynb"
 
 
 def test_there_are_notebooks():
-    assert [*STAGES, STUDY] == NAMES
+    assert [*STAGES, STUDY, SHARE] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,6 +45,15 @@ def test_a_notebook_runs(name, tiny, tmp_path):
     shrunk = tiny.options(tmp_path / "run", "--data.columns", "{}", "--track", "false")
     run(name, tmp_path, shlex.join(shrunk[2:]))  # the notebook names its own run
     assert list(tmp_path.glob("runs/*/audit-*/audit.json"))
+
+
+@pytest.mark.slow
+def test_the_notebook_on_sharing_runs(tiny, tmp_path):
+    """Guards what the two sides of a release do: signed, verified, altered, trained on and traced (about 40 s)."""
+    run(SHARE, tmp_path, shlex.join(tiny.options(tmp_path / "run", "--data.columns", "{}")[2:]))
+    (released,) = tmp_path.glob("runs/share/release-*")
+    assert (released / "signature.json").exists() and (tmp_path / "model" / "model.safetensors").exists()
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 7
 
 
 def test_the_notebook_on_what_is_stored_runs(tmp_path):

@@ -75,7 +75,7 @@ def _require_decided(audit: Mapping[str, Any], decision: dict[str, Any], start: 
             f"{AUDIT}: verdict {audit['verdict']!r} from {shown(start, 40)} films, but nobody answers for its release "
             f"by name and reason: it was altered; {AGAIN}"
         ) from error
-    if different := [key for key in DECIDED if decision.get(key) != anew[key]]:
+    if different := [key for key in DECIDED if key not in decision or decision[key] != anew[key]]:
         raise ReleaseError(f"{AUDIT}: {different[0]!r} of its decision does not follow from its checks; {AGAIN}")
 
 

@@ -207,6 +207,14 @@ def test_a_check_that_failed_in_another_audit_stays_in_the_decision(toy: dict[st
         require_honest_audit(audit, "noise")
 
 
+@pytest.mark.parametrize("key", ["accepted", "override", "failed", "inconclusive", "not_run", "verdict"])
+def test_a_decision_without_one_of_its_parts_is_refused(folder: Path, key: str) -> None:
+    audit = dict(verify(folder).audit)
+    audit["decision"] = {name: part for name, part in audit["decision"].items() if name != key}
+    with pytest.raises(ReleaseError, match=r"audit\.json: .*decision does not"):
+        require_honest_audit(audit, "noise")
+
+
 def test_an_open_verdict_from_a_real_start_needs_an_override(toy: dict[str, Any], tmp_path: Path) -> None:
     toy["audit"]["verdict"] = toy["audit"]["checks"][0]["verdict"] = "inconclusive"
     audit = dict(verify(write_release(tmp_path / "toy", **toy, accept="Dr. A. Example: phantoms")).audit)

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from medistill.config.net import misfit
+from medistill.data.imageset import normalise
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
 from medistill.nets import NETWORKS
@@ -121,5 +122,7 @@ def _constants_problem(distilled: Distilled) -> str | None:
 
 
 def _brightness_problem(distilled: Distilled) -> str | None:
-    """What is wrong with the images in the units of pixels, or None."""
-    return None if bool(distilled.pictures().isfinite().all()) else "images whose pixels are not finite"
+    """What is wrong with the images as pixels, or with black and white as the networks see them, or None."""
+    ends = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, distilled.architecture.channels, 1, 1)
+    seen = (distilled.pictures(), normalise(ends, distilled.mean, distilled.std))
+    return None if all(bool(x.isfinite().all()) for x in seen) else "images whose pixels are not finite"

@@ -58,6 +58,7 @@ def parse_yaml(name: str, data: bytes | str) -> dict[str, Any]:
     """The mapping of a YAML file; tags (which could make objects) and aliases (billions of values) are refused."""
     try:
         value = yaml.load(data, _Plain)
+        json.dumps(value, allow_nan=False)  # no dates, bytes or sets, which YAML has besides
     except yaml.constructor.ConstructorError as error:
         found = shown(error.problem or "")
         raise ReleaseError(f"{name}: YAML that asks for more than plain values ({found}); {AGAIN}") from error

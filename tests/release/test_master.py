@@ -89,6 +89,7 @@ def packed(distilled: Distilled, path: Path, **changes: Any) -> bytes:
         ({"architecture": replace(NET, size="16")}, "no network"),
         ({"mean": (10**400,)}, "OverflowError"),
         ({"std": (3e38,), "images": IMAGES + 3e38}, "pixels are not finite"),
+        ({"std": (1e-320,)}, "pixels are not finite"),
         ({"classes": ("a", "a", "b")}, "two classes"),
         ({"classes": ("a", "", "b")}, "empty"),
         ({"classes": ("a", "x" * 201, "b")}, "longer"),

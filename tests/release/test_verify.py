@@ -234,6 +234,9 @@ def test_an_open_verdict_from_a_real_start_needs_an_override(toy: dict[str, Any]
         ("", "a NoneType where a mapping belongs"),
         ("a: [", "not YAML"),
         ("a: 2001-99-99", "not YAML"),
+        ("a: 2001-01-01", "not YAML"),
+        ("a: .nan", "not YAML"),
+        ("a: !!set {b}", "not YAML"),
         ("a: \x00", "not YAML"),
     ],
 )

@@ -27,6 +27,8 @@ def test_it_says_what_is_known_and_no_date(folder: Path) -> None:
         data = (folder / name).read_bytes()
         assert files[name]["sha256"] == hashlib.sha256(data).hexdigest()
         assert files[name]["contentSize"] == f"{len(data)} B" and files[name]["contentUrl"] == name
+    fields = said["recordSet"][0]["field"]
+    assert [field["name"] for field in fields if field.get("repeated")] == ["probabilities"]
     assert len(list(folder.glob(files["pictures"]["includes"]))) == 6
     assert len(list(folder.glob(files["slides"]["includes"]))) == 6
 

@@ -10,15 +10,18 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import medistill
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 STAGES = ["01_quickstart.ipynb", "02_covid19.ipynb"]
 STUDY = "03_what_distillation_stores.ipynb"
 SHARE = "04_share_and_verify.ipynb"
+HOSPITALS = "05_many_hospitals.ipynb"
 
 
 def test_there_are_notebooks():
-    assert [*STAGES, STUDY, SHARE] == NAMES
+    assert [*STAGES, STUDY, SHARE, HOSPITALS] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,6 +57,15 @@ def test_the_notebook_on_sharing_runs(tiny, tmp_path):
     (released,) = tmp_path.glob("runs/share/release-*")
     assert (released / "signature.json").exists() and (tmp_path / "model" / "model.safetensors").exists()
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.slow
+def test_the_notebook_on_many_hospitals_runs(tiny, tmp_path):
+    """Guards what several sites and a fourth party do: three signed releases, verified and merged (about 30 s)."""
+    shrunk = tiny.options(tmp_path / "run", "--data.columns", "{}", "--track", "false", "--evaluate.baselines", "false")
+    run(HOSPITALS, tmp_path, shlex.join(shrunk[2:]))
+    merged = medistill.load(tmp_path / "merged")
+    assert len(merged) == 9 and [part["verdict"] for part in merged.provenance["parts"]] == ["inconclusive"] * 3
 
 
 def test_the_notebook_on_what_is_stored_runs(tmp_path):

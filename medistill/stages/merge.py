@@ -65,10 +65,11 @@ def _merged(parts: Sequence[Part], settings: Merge, disjoint: Signed | None) -> 
 
 
 def _config(parts: Sequence[Part], settings: Merge) -> str:
-    """The YAML of what all were made with, and of how they were merged."""
+    """The YAML of what all were made with, and of how they were merged; its terms are those of the whole."""
     configs = {part.name: part.verified.config for part in parts}
-    made = {"classes": settings.classes, "disjoint": settings.disjoint}
-    return yaml.safe_dump(merged_config(configs, made), sort_keys=False, allow_unicode=True)
+    config = merged_config(configs, {"classes": settings.classes, "disjoint": settings.disjoint})
+    config["data"] = {**config.get("data", {}), **_overview(parts)}
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def _overview(parts: Sequence[Part]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_the_merged_folder_is_a_release_like_any_other(tmp_path: Path, capsys: p
     assert merged.evaluation["arms"] == {} and merged.evaluation["parts"]["south"] == parts[1].evaluation
     assert [check["site"] for check in merged.audit["checks"]] == ["north", "south"]
     config = yaml.safe_load((out / "config.yaml").read_text())
-    assert config["evaluate"] == {"steps": 50} and config["data"]["size"] == 16 and "name" not in config["data"]
+    assert config["evaluate"] == {"steps": 50} and config["data"]["size"] == 16
     assert "/srv" not in "".join(path.read_text() for path in out.glob("*.yaml"))
     card = (out / "README.md").read_text()
     assert "## Of which releases it is made" in card and release_digest(north) in card
@@ -144,6 +144,22 @@ def test_other_classes_need_a_word(tmp_path: Path, capsys: pytest.CaptureFixture
     merged = medistill.load(tmp_path / "merged")
     assert merged.targets.tolist() == [0, 1, 2, 0, 1, 2, 2, 0]
     assert merged.labels[6:].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_terms_of_one_site_bind_whoever_trains_on_the_whole(tmp_path: Path) -> None:
+    """A model learns its licence from the release it was trained on."""
+    toy = toy_parts()
+    bound = toy["overview"] | {"name": "south", "licence": "CC BY-NC 4.0"}
+    north, south = site(tmp_path, "north", 0), site(tmp_path, "south", 1, overview=bound)
+    main(["merge", str(north), str(south), "--out", str(tmp_path / "merged")])
+    out, track = tmp_path / "model", ["--track", "false"]
+    main(["train", str(tmp_path / "merged"), "--out", str(out), "--steps", "2", *track])
+    told = json.loads((out / "model.json").read_text())["release"]
+    assert told["licence"] == "non-commercial use only, for south: CC BY 4.0 (north); CC BY-NC 4.0 (south)"
+    assert (told["name"], told["citation"]) == ("north, south", "Planted et al. 2021")
+    assert told["digest"] == release_digest(tmp_path / "merged")
+    shared = json.loads((tmp_path / "merged" / "metadata.json").read_text())["source"]
+    assert shared == {key: told[key] for key in ("name", "citation", "licence")}
 
 
 @pytest.mark.parametrize("word", ["", "A. Example: other cities"])

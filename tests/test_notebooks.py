@@ -65,7 +65,7 @@ def test_the_notebook_on_many_hospitals_runs(tiny, tmp_path):
     shrunk = tiny.options(tmp_path / "run", "--data.columns", "{}", "--track", "false", "--evaluate.baselines", "false")
     run(HOSPITALS, tmp_path, shlex.join(shrunk[2:]))
     merged = medistill.load(tmp_path / "merged")
-    assert len(merged) == 9 and [part["verdict"] for part in merged.provenance["parts"]] == ["inconclusive"] * 3
+    assert len(merged) == 18 and [part["verdict"] for part in merged.provenance["parts"]] == ["inconclusive"] * 3
 
 
 def test_the_notebook_on_what_is_stored_runs(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -73,7 +74,7 @@ def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> Slide:
     try:
         with warnings.catch_warnings(action="ignore"):  # of values that are none: they are refused by their sentence
             return _slide(name, read_dataset(BytesIO(data[132:]), False, True, stop_when=_Ascending(name)), shape)
-    except (OSError, EOFError, NotImplementedError, struct.error, *DAMAGED) as error:
+    except (OSError, EOFError, NotImplementedError, struct.error, BytesLengthException, *DAMAGED) as error:
         raise ReleaseError(f"{name}: a damaged DICOM file; {AGAIN}") from error
 
 

@@ -15,6 +15,7 @@ from medistill.errors import ReleaseError, UserError
 from medistill.experts.accountant import spent
 from medistill.experts.ledger import Entry, Terms
 from medistill.release.decision import Signed
+from medistill.release.names import shown
 
 How = Literal["parallel", "sequence", "none"]
 RECORD = 1e-3
@@ -110,9 +111,9 @@ def _promise(name: str, ledger: Mapping[str, Any]) -> Promise | None:
     """What a ledger promises, its epsilon computed anew from its entries; None for a merged one without a promise."""
     try:
         promise = _of_merged(name, ledger) if "composition" in ledger else _of_account(name, ledger)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ReleaseError(
-            f"{name}: its privacy ledger is damaged ({type(error).__name__}); ask its source for a sound release"
+            f"{shown(name, 80)}: its privacy ledger is damaged ({type(error).__name__}); ask its source for a sound release"
         ) from error
     if promise and not (0 <= promise.epsilon < math.inf and 0 < promise.delta < 1):
         return None
@@ -125,7 +126,7 @@ def _of_account(name: str, ledger: Mapping[str, Any]) -> Promise:
     found = spent([Entry(**entry).mechanism for entry in ledger["entries"]], terms.delta).prv
     if not recorded >= found * (1 - RECORD):
         raise ReleaseError(
-            f"{name}: its privacy ledger records epsilon {recorded:.4g}, but its entries spend {found:.4g}; ask its "
+            f"{shown(name, 80)}: its privacy ledger records epsilon {recorded:.4g}, but its entries spend {found:.4g}; ask its "
             "source for a sound release"
         )
     return Promise(recorded, terms.delta, str(terms.unit), frozenset([str(ledger["id"])]))
@@ -141,7 +142,7 @@ def _of_merged(name: str, ledger: Mapping[str, Any]) -> Promise | None:
         return None
     if not (ledger["epsilon"] >= anew["epsilon"] * (1 - RECORD) and ledger["delta"] >= anew["delta"] * (1 - RECORD)):
         raise ReleaseError(
-            f"{name}: its privacy ledger says epsilon {ledger['epsilon']:.4g}, but its parts come to "
+            f"{shown(name, 80)}: its privacy ledger says epsilon {ledger['epsilon']:.4g}, but its parts come to "
             f"{anew['epsilon']:.4g}; ask its source for a sound release"
         )
     accounts = [_promise(f"{name}, {part}", own) for part, own in ledger["parts"].items()]

@@ -19,6 +19,9 @@ LEDGER = "privacy_ledger.json"
 LONGEST = 80
 """Characters of a source's name that are shown."""
 
+DEEPEST = 16
+"""So often a release may have been merged before."""
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -106,13 +109,17 @@ def _read(folder: Path, keys: Sequence[str]) -> Part:
     return Part(name, verified, manifest.listed[IMAGES], source, ledger)
 
 
-def _well_formed(records: object) -> bool:
-    """Whether these are records of releases, as far as they are relied upon."""
-    return isinstance(records, list) and all(
-        isinstance(one, dict)
-        and all(isinstance(one.get(key), str) for key in ("name", "digest", "images_sha256"))
-        and _well_formed(one.get(PARTS, []))
-        for one in records
+def _well_formed(records: object, levels: int = DEEPEST) -> bool:
+    """Whether these are records of releases, as far as they are relied upon, merged at most so many times."""
+    return (
+        isinstance(records, list)
+        and (levels > 0 or not records)
+        and all(
+            isinstance(one, dict)
+            and all(isinstance(one.get(key), str) for key in ("name", "digest", "images_sha256"))
+            and _well_formed(one.get(PARTS, []), levels - 1)
+            for one in records
+        )
     )
 
 

@@ -102,6 +102,15 @@ def test_a_ledger_that_says_less_than_it_spends_is_refused() -> None:
         compose({"pair": pair | {"parts": {"a": honest, "b": None}}}, None)
 
 
+def test_a_ledger_without_end_is_refused() -> None:
+    endless = ledger("1", 4.0)
+    for _ in range(400):
+        endless = {"composition": "none", "disjoint": None, "parts": {"a": endless, "b": None}}
+    with pytest.raises(ReleaseError, match="its privacy ledger is damaged") as told:
+        compose({"north": endless}, None)
+    assert len(str(told.value)) < 250
+
+
 @pytest.mark.parametrize("key", ["id", "terms", "entries", "spent"])
 def test_a_damaged_ledger_is_refused(key: str) -> None:
     damaged = {name: value for name, value in ledger("1", 4.0).items() if name != key}

@@ -150,6 +150,15 @@ def test_a_merged_set_that_hides_what_is_in_it_is_refused(tmp_path: Path, toy: d
         read_parts([hiding, released(tmp_path, toy, "southern")])
 
 
+def test_a_release_that_claims_to_be_merged_without_end_is_refused(tmp_path: Path, toy: dict[str, Any]) -> None:
+    record: dict[str, Any] = {"name": "x", "digest": "0", "images_sha256": "0", "parts": []}
+    for _ in range(20):
+        record = record | {"parts": [record]}
+    deep = released(tmp_path, toy, "north", made={"provenance": {"start": "noise", "parts": [record]}})
+    with pytest.raises(ReleaseError, match="says that it is merged"):
+        read_parts([deep, released(tmp_path, toy, "southern")])
+
+
 def test_settings_that_all_share_stand_in_their_place_and_nothing_is_lost() -> None:
     north = {"seed": 0, "data": {"size": 64, "name": "north"}, "evaluate": {"steps": 500}, "only": 1}
     south = {"seed": 1, "data": {"size": 64, "name": "south"}, "evaluate": {"steps": 500}, "merge": {"classes": "same"}}

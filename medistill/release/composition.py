@@ -113,7 +113,8 @@ def _promise(name: str, ledger: Mapping[str, Any]) -> Promise | None:
         promise = _of_merged(name, ledger) if "composition" in ledger else _of_account(name, ledger)
     except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ReleaseError(
-            f"{shown(name, 80)}: its privacy ledger is damaged ({type(error).__name__}); ask its source for a sound release"
+            f"{shown(name, 80)}: its privacy ledger is damaged ({type(error).__name__}); ask its "
+            "source for a sound release"
         ) from error
     if promise and not (0 <= promise.epsilon < math.inf and 0 < promise.delta < 1):
         return None
@@ -126,8 +127,8 @@ def _of_account(name: str, ledger: Mapping[str, Any]) -> Promise:
     found = spent([Entry(**entry).mechanism for entry in ledger["entries"]], terms.delta).prv
     if not recorded >= found * (1 - RECORD):
         raise ReleaseError(
-            f"{shown(name, 80)}: its privacy ledger records epsilon {recorded:.4g}, but its entries spend {found:.4g}; ask its "
-            "source for a sound release"
+            f"{shown(name, 80)}: its privacy ledger records epsilon {recorded:.4g}, but its entries spend {found:.4g}; "
+            "ask its source for a sound release"
         )
     return Promise(recorded, terms.delta, str(terms.unit), frozenset([str(ledger["id"])]))
 

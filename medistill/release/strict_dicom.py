@@ -69,7 +69,8 @@ def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> Slide:
     Raises:
         ReleaseError: it is another kind of DICOM file.
     """
-    if data[128:132] != b"DICM":
+    # a preamble that is not empty can make the same file a program (CVE-2019-11687)
+    if data[:132] != bytes(128) + b"DICM":
         raise ReleaseError(f"{name}: not a DICOM file; {AGAIN}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of values that are none: they are refused by their sentence

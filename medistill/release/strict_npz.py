@@ -30,6 +30,8 @@ def read_npz(name: str, data: bytes, expected: Mapping[str, NDArray[Any]]) -> di
     Raises:
         ReleaseError: the file holds other arrays, compressed ones, or is no .npz.
     """
+    if not data.startswith(b"PK\3\4"):  # numpy would take what stands before an archive for a pickle
+        raise ReleaseError(f"{name}: not an .npz; {AGAIN}")
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = archive.infolist()
@@ -43,7 +45,9 @@ def read_npz(name: str, data: bytes, expected: Mapping[str, NDArray[Any]]) -> di
 def _array(what: str, archive: zipfile.ZipFile, member: str, like: NDArray[Any]) -> NDArray[Any]:
     """One array of an archive."""
     entry = archive.getinfo(member)
-    if entry.compress_type != zipfile.ZIP_STORED or not like.nbytes <= entry.file_size <= like.nbytes + HEADER:
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ReleaseError(f"{what} is compressed, as no release has it; {AGAIN}")
+    if not like.nbytes <= entry.file_size <= like.nbytes + HEADER:
         raise ReleaseError(f"{what} declares {entry.file_size} bytes where {like.nbytes} belong; {AGAIN}")
     with archive.open(entry) as file:
         stream = BytesIO(file.read(like.nbytes + HEADER))

@@ -278,6 +278,16 @@ ATTACKS = [
     ),
     Attack("slide with a number of three bytes", hidden(odd), r"dicom/COVID/0000\.dcm: a damaged DICOM file"),
     Attack("slide that is none", hidden(replaced(DCM, b"MZ" + bytes(200))), r"dicom/COVID/0000\.dcm: not a DICOM file"),
+    Attack(
+        "slide that is a program as well",
+        hidden(lambda f: first(f, DCM).write_bytes(b"MZ" + first(f, DCM).read_bytes()[2:])),
+        r"dicom/COVID/0000\.dcm: not a DICOM file",
+    ),
+    Attack(
+        "pickle before the arrays",
+        hidden(lambda f: (f / "distilled.npz").write_bytes(b"\x80\x04." + (f / "distilled.npz").read_bytes())),
+        r"distilled\.npz: not an \.npz",
+    ),
     Attack("array", hidden(arrays(dot)), r"distilled\.npz: 1 of its pixels are not the master's"),
     Attack("labels of the array", hidden(arrays(flip)), r"distilled\.npz: its train_labels are not the master's"),
     Attack(

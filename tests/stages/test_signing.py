@@ -33,7 +33,8 @@ def test_a_release_is_signed_when_it_is_written_or_later(
     for name in ("SECRETKEYNAME", "other"):
         medistill("keygen", tmp_path / name)
     key, pub = tmp_path / "SECRETKEYNAME.key", tmp_path / "SECRETKEYNAME.pub"
-    options = tiny.options(tmp_path / "run")
+    shorter = ("--distill.iterations", "4", "--evaluate.steps", "5", "--evaluate.seeds", "2")
+    options = tiny.options(tmp_path / "run", *shorter)
 
     code, told = refused(capsys, "run", *options, "--key", pub)
     assert code == 2 and "a public key, which cannot sign" in told and not (tmp_path / "run").exists()

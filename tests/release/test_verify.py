@@ -176,6 +176,18 @@ def test_a_pixel_may_differ_by_its_rounding_and_no_more(toy: dict[str, Any], tmp
                 verify(folder)
 
 
+def test_a_slide_keeps_all_of_its_sixteen_bits(folder: Path) -> None:
+    """Two stored steps are 0.00003 of the range between black and white, and yet a change."""
+    path = folder / "dicom" / "COVID" / "0000.dcm"
+    data = bytearray(path.read_bytes())
+    stored = np.frombuffer(data, dtype="<u2", offset=len(data) - 512)
+    stored[7] = stored[7] + 2 if stored[7] < 1000 else stored[7] - 2
+    path.write_bytes(data)
+    write_sums(folder)
+    with pytest.raises(ReleaseError, match=r"^dicom/COVID/0000\.dcm: 1 of its pixels"):
+        verify(folder)
+
+
 def check(verdict: Any) -> Check:
     return Check(1, "toy", verdict, {}, None, None, "none: toy", "none: toy", "Toy.")
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from fuzz.explore import explore
@@ -17,7 +19,7 @@ from fuzz.mutate import mutate
 from fuzz.watchdog import Files, Watchdog
 from hypothesis import strategies as st
 
-from medistill.cli import VERBS, configure
+from medistill import cli
 from medistill.config import Config
 from medistill.mistakes import options
 from medistill.seeds import derive
@@ -25,6 +27,7 @@ from medistill.seeds import derive
 DOOR, NAME = "config", "config.yaml"
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 NAMES = [name for name, _ in options()]
+parser = cache(cli.parser)  # made once: that takes longer than to parse, and parsing leaves it as it was
 PRINTING = ("-h", "--h", "--print", "--version")
 
 
@@ -34,8 +37,8 @@ def judge(folder: Path) -> str:
     words = [word.replace("CONFIG", str(folder / NAME)) for word in words]
     told, printed = io.StringIO(), io.StringIO()
     try:
-        with redirect_stderr(told), redirect_stdout(printed):
-            config = configure("distill", words)
+        with redirect_stderr(told), redirect_stdout(printed), patch.object(cli, "parser", parser):
+            config = cli.configure("distill", words)
     except SystemExit as stopped:
         if stopped.code == 0:
             assert any(word.startswith(PRINTING) for word in words) and not told.getvalue(), "exit code 0"
@@ -161,7 +164,7 @@ def files(draw: st.DrawFn) -> Files:
 
 WORDS = st.one_of(
     st.sampled_from(["--config", "CONFIG", "--config=CONFIG", "--data", "--", "-", "-h", "--help", "--print_config"]),
-    st.sampled_from(["--quick", "--method", "--accept=a: b", "--print_config=x", "configs/phantom.yaml", *VERBS]),
+    st.sampled_from(["--quick", "--method", "--accept=a: b", "--print_config=x", "configs/phantom.yaml", *cli.VERBS]),
     st.sampled_from(NAMES).map("--{}".format),
     st.tuples(st.sampled_from(NAMES), st.one_of(SCALARS, st.sampled_from(TEXTS))).map("--{0[0]}={0[1]}".format),
     SCALARS.map(str),

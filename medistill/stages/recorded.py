@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 from medistill.files import read_json, sha256
 from medistill.release.load import AUDIT, SUMS
 from medistill.stages.session import Session, Work
-from medistill.track.store import RELEASE
+from medistill.track.store import AFTERWARDS, RELEASE
 
 if TYPE_CHECKING:
     from medistill.track import StageRun
 
 SIGNATURE = "signature.json"
-AFTERWARDS = "medistill.afterwards"
 
 
 def record(run: "StageRun", folder: Path) -> None:

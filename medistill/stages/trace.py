@@ -11,10 +11,9 @@ from medistill.files import write_json
 from medistill.release.merge import PARTS
 from medistill.release.names import shown
 from medistill.release.verify import Verified, verify
-from medistill.stages.recorded import AFTERWARDS
 from medistill.stages.traced import differing, disagreements
 from medistill.track.reading import Attempt, open_record
-from medistill.track.store import RELEASE
+from medistill.track.store import AFTERWARDS, RELEASE
 from medistill.track.walk import Step, Walk, walk
 
 MOST = 12

@@ -8,8 +8,8 @@ from typing import Any
 from medistill.release.bundle import redact
 from medistill.release.guarded import verdicts_only
 from medistill.release.verify import Verified
-from medistill.stages.recorded import AFTERWARDS
 from medistill.track.reading import Record
+from medistill.track.store import AFTERWARDS
 from medistill.track.walk import Step, Walk
 
 
@@ -18,7 +18,7 @@ def disagreements(found: Verified, way: Walk, record: Record) -> list[str]:
     release = way.steps["release"]
     return [
         *way.gaps,
-        *_sums(found, release, record),
+        *_sums(found, way, record),
         *_decision(found, release, record),
         *_config(found, release),
         *(_audit(found, way.steps["audit"], record) if "audit" in way.steps else ()),
@@ -43,17 +43,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _sums(found: Verified, release: Step, record: Record) -> Iterator[str]:
+def _sums(found: Verified, way: Walk, record: Record) -> Iterator[str]:
     """Whether the run lists the very files of the folder, and the same signatory."""
-    text = record.text(release.run.run_id, "SHA256SUMS")
+    text = record.text(way.steps["release"].run.run_id, "SHA256SUMS")
     if text is None:
         yield "release: SHA256SUMS of its run is missing"
     elif hashlib.sha256(text.encode()).hexdigest() != found.digest:
         yield "SHA256SUMS: the release's run recorded other files than the folder holds"
-    signer = release.run.tags.get("signer")
-    if signer != found.fingerprint:
-        here, there = found.fingerprint or "nobody's key", signer or "nobody's key"
-        yield f"signature.json: the folder is signed by {here}, its run records {there}"
+    if way.signer != found.fingerprint:
+        here, there = found.fingerprint or "nobody's key", way.signer or "nobody's key"
+        yield f"signature.json: the folder is signed by {here}, its record says {there}"
 
 
 def _decision(found: Verified, release: Step, record: Record) -> Iterator[str]:

@@ -18,6 +18,9 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 RELEASE = "medistill.release"
 """The tag that holds the digest of a release: of its own run, and of what was trained from it."""
 
+AFTERWARDS = "medistill.afterwards"
+"""The tag of a release's run that recorded what had been written before: it was cut off, or has been signed since."""
+
 MAX_DIGEST = 36
 """Characters of a data set's digest that MLflow keeps; the whole stands in a tag of the input."""
 

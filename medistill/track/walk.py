@@ -10,7 +10,7 @@ import yaml
 
 from medistill.errors import UserError
 from medistill.track.reading import Attempt, Input, Model, Record
-from medistill.track.store import RELEASE
+from medistill.track.store import AFTERWARDS, RELEASE
 
 ORDER = ("data", "experts", "distill", "evaluate", "audit", "release")
 
@@ -57,6 +57,7 @@ class Walk:
         data: the films by split.
         audits: other audits of the same set.
         releases: other releases of the same set.
+        signer: the fingerprint of the key that signed it, as last recorded; None: nobody's.
         models: what was trained from the release and registered.
         gaps: what the store should tell and does not, a sentence each.
     """
@@ -66,6 +67,7 @@ class Walk:
     data: dict[str, Input]
     audits: tuple[Audit, ...]
     releases: tuple[Attempt, ...]
+    signer: str | None
     models: tuple[Model, ...]
     gaps: tuple[str, ...]
 
@@ -97,7 +99,10 @@ class _Walker:
 
     def walk(self) -> Walk:
         """Go back from the release."""
-        release = self._add("release", self.written)
+        # the run that wrote it tells more than those that recorded it once more
+        writers = [one for one in self.written if AFTERWARDS not in one.tags and one.status == "FINISHED"]
+        release = self._add("release", [*writers, *(one for one in self.written if one not in writers)])
+        ended = [one for one in self.written if one.status == "FINISHED"]
         same = {"set": release.tags["set"]} if "set" in release.tags else {}
         self._by_key("audit", release.tags.get("audit"), same)
         self._by_key("evaluate", release.tags.get("evaluate"), same)
@@ -112,6 +117,7 @@ class _Walker:
             data,
             tuple(self._other_audits(release)),
             tuple(self._other_releases(release)),
+            (ended or self.written)[0].tags.get("signer"),
             tuple(self.record.models(self.digest)),
             tuple(self.gaps),
         )

@@ -183,6 +183,21 @@ def test_a_release_cut_off_before_it_was_recorded_is_recorded_later(house, monke
     shutil.rmtree(folder)
 
 
+def test_a_signature_is_recorded_and_its_loss_is_named(house, folder, tmp_path, monkeypatch, capsys):
+    """The walk begins at the run that wrote the release, not at the one that recorded the signature."""
+    monkeypatch.chdir(tmp_path)
+    main(["keygen", "house"])
+    first = house.runs("release")[-1].info.run_id
+    release(house.session("--release.key", "house.key"))
+    signature = folder / "signature.json"
+    printed = trace(capsys, folder)
+    assert f"signed by   {json.loads(signature.read_text())['fingerprint']}" in printed
+    assert f"run {first}" in printed and "1 of 2 (others: 1 FINISHED)" in printed
+    assert "some time after" not in printed
+    signature.unlink()
+    assert "signature.json: the folder is signed by nobody's key, its record says " in trace(capsys, folder, expect=1)
+
+
 def test_a_store_that_knows_nothing_of_it(house, folder, tmp_path, capsys):
     open_tracker("tiny", f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}")
     other = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"

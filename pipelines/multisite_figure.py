@@ -28,7 +28,7 @@ def _text(values: Sequence[float]) -> str:
 
 
 def multisite_figure(rows: Rows, path: Path) -> None:
-    """Draw both metrics by arm: a dot a set, the mean as a bar; real films filled, distilled sets open."""
+    """Draw both metrics by arm: a dot for each set, the mean as a bar; real films are filled."""
     figure = new_figure(12, 6)
     panels = figure.subplots(1, len(SHOWN), sharey=True)
     arms = list(rows)[::-1]
@@ -37,7 +37,9 @@ def multisite_figure(rows: Rows, path: Path) -> None:
             values = [run["mean"][name] for run in rows[arm]]
             colour = COLOURS[0 if arm.endswith("real") else 1 if "merged" in arm else 2 if "all films" in arm else 6]
             panel.plot([np.mean(values)], [height], "|", markersize=22, color=colour)
-            panel.plot(values, [height] * len(values), "o", color=colour, fillstyle="none")
+            panel.plot(
+                values, [height] * len(values), "o", color=colour, fillstyle="full" if arm.endswith("real") else "none"
+            )
         panel.set_xlabel(f"{label}, on test films of all sites")
         tidy(panel)
     panels[0].set_yticks(range(len(arms)), arms)

@@ -33,8 +33,7 @@ SITES = {
     ),
 }
 
-
-# A start that shows nobody; few networks would blur what three distillation seeds show.
+# The reduced budget of external.py; a start that shows nobody, and as many networks a set as covid19.py trains.
 SETTINGS = SMALL | {"run": "runs/multisite", "distill.start": "phantom", "evaluate.seeds": 5}
 
 ALPHAS = (0.01, 0.003, 0.001, 0.0003)

@@ -25,6 +25,9 @@ from medistill.release.terms import merged_terms
 
 NOT_MEASURED = "the merged set was not measured; what each release reached alone stands under its name"
 
+UNLIKE = 3
+"""Learning rates that differ by more than this factor are told."""
+
 
 def merge(settings: Merge, say: Callable[[str], None]) -> None:
     """`medistill merge`: write the merged release, and say what it is, promises and was not measured for.
@@ -93,6 +96,12 @@ def _told(parts: Sequence[Part], final: Distilled, ledger: Mapping[str, Any] | N
         net = final.architecture
         lines.append(
             f"note: distilled on different networks; taken is {net.name}, width {net.width}, depth {net.depth}"
+        )
+    rates = [part.distilled.lr for part in parts]
+    if max(rates) > UNLIKE * min(rates):
+        lines.append(
+            f"note: the learning rates differ {max(rates) / min(rates):.3g}-fold, so no common one fits all; "
+            "choose it on films of your own (medistill train --lr), and measure"
         )
     if ledger is not None:
         whole = ledger["composition"] != "none"

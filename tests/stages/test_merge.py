@@ -219,6 +219,17 @@ def test_a_mistake_is_one_sentence(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
+@pytest.mark.parametrize(("factor", "told"), [(2.9, False), (12.5, True)])
+def test_learning_rates_far_apart_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], factor: float, told: bool
+) -> None:
+    made = toy_parts()["distilled"]
+    other = replace(made, images=made.images + 1, lr=made.lr * factor)
+    north, south = site(tmp_path, "north", 0), site(tmp_path, "south", 1, distilled=other)
+    main(["merge", str(north), str(south), "--out", str(tmp_path / "merged")])
+    assert ("note: the learning rates differ 12.5-fold" in capsys.readouterr().out) == told
+
+
 def test_an_unnamed_result_is_named_after_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("one", "two")):

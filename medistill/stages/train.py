@@ -105,6 +105,11 @@ def _students(order: Order, device: torch.device, say: Say) -> list[nn.Module]:
             done = dict(trained)
         except UserError as error:
             raise UserError(f"--lr: {order.architecture.name}: {str(error).removeprefix('evaluation: ')}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            remedy = "lower --batch, or name a narrower network (--arch NAME:WIDTH)"
+            raise UserError(f"{device}: out of memory while training {order.architecture.name}; {remedy}") from error
     return [done[number] for number in range(order.students)]
 
 
@@ -127,7 +132,7 @@ def _on_images(answers: Tensor, order: Order) -> dict[str, Any]:
 def _cross_entropy(labels: Tensor, answers: Tensor) -> float:
     """Mean over images of -sum label * log(answer), both (M, K); 0 log 0 = 0. Its least is the labels' entropy."""
     tiny = torch.finfo(answers.dtype).tiny
-    return float(-(labels * answers.clamp_min(tiny).log()).sum(1).mean())
+    return 0.0 - float((labels * answers.clamp_min(tiny).log()).sum(1).mean())
 
 
 def _test(

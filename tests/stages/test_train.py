@@ -150,6 +150,17 @@ def test_a_network_that_has_not_learnt_or_diverged_is_told(folder: Path, capsys:
     assert len(list(Path().glob("model-*"))) == 1 and not list(Path().glob(".*"))
 
 
+def test_a_full_memory_is_a_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+    monkeypatch.setattr("medistill.stages.train.fit_all", full)
+    assert "cpu: out of memory while training convnet; lower --batch" in fails(capsys, folder, "--device", "cpu")
+    assert not list(Path().glob("*model*"))
+
+
 def measured(place: str) -> dict[str, Any]:
     return json.loads(Path(place, "metrics.json").read_text())["test"]
 

@@ -23,6 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 from torch import Tensor
 
 from medistill.data.film import MODALITIES, VIEWS, FilmError
+from medistill.foreign import shown
 
 if TYPE_CHECKING:
     from monai.transforms import Compose
@@ -140,7 +141,7 @@ def stream(
                     # a lost worker takes its whole chunk along: read each of those films again, alone
                     waiting.extend(range(index, index + 1) for index in chunk)
                 else:
-                    text = f"{paths[chunk[0]].name}: {reason}; leave the file out or export it again"
+                    text = f"{shown(paths[chunk[0]].name)}: {reason}; leave the file out or export it again"
                     yield chunk, [Reading(None, {}, "", text)]
     finally:
         pool.stop()
@@ -272,5 +273,6 @@ def _told(path: Path, error: RuntimeError) -> str:
     if isinstance(error.__cause__, FilmError):
         return str(error.__cause__)
     if isinstance(error.__cause__, MemoryError):
-        return f"{path.name}: needs more memory than is allowed; leave the file out or raise the memory limit"
-    return f"{path.name}: decoded, but not brought to size ({error.__cause__ or error}); leave the file out"
+        return f"{shown(path.name)}: needs more memory than is allowed; leave the file out or raise the memory limit"
+    cause = shown(error.__cause__ or error, 120)
+    return f"{shown(path.name)}: decoded, but not brought to size ({cause}); leave the file out"

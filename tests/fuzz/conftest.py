@@ -5,13 +5,14 @@ MEDISTILL_FUZZ_AGAIN the folder of one case that is tried alone.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz.watchdog import TALLIES
 
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]  # the watchdog reads memory from /proc
 AGAIN = os.environ.get("MEDISTILL_FUZZ_AGAIN", "")
 
 
@@ -43,7 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell what the cases came to."""
-    if TALLIES:
+    watchdog = sys.modules.get("fuzz.watchdog")
+    tallies = watchdog.TALLIES if watchdog else []
+    if tallies:
         terminalreporter.section("fuzzing")
-    for tally in TALLIES:
+    for tally in tallies:
         terminalreporter.write_line(str(tally))

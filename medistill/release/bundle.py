@@ -47,6 +47,7 @@ WITHHELD_KEYS = (
     "folders",
     "host",
     "hosts",
+    "key",
     "master_addr",
     "out",
     "output",

@@ -21,7 +21,7 @@ from medistill.stages.evaluate import evaluate
 from medistill.stages.experts import experts
 from medistill.stages.release import release
 from medistill.stages.session import Session
-from medistill.track import open_tracker
+from medistill.track import open_record, open_tracker
 from medistill.versions import environment
 
 
@@ -194,6 +194,8 @@ def test_a_signature_is_recorded_and_its_loss_is_named(house, folder, tmp_path, 
     assert f"signed by   {json.loads(signature.read_text())['fingerprint']}" in printed
     assert f"run {first}" in printed and "1 of 2 (others: 1 FINISHED)" in printed
     assert "some time after" not in printed
+    settings = open_record(house.uri).text(house.runs("release")[-1].info.run_id, "config.yaml")
+    assert yaml.safe_load(settings)["release"]["key"] == "(withheld)" and "house.key" not in settings
     signature.unlink()
     assert "signature.json: the folder is signed by nobody's key, its record says " in trace(capsys, folder, expect=1)
 

@@ -51,7 +51,7 @@ def predict(settings: Predict, say: Say) -> None:
             unread += len(found.errors)
             answers = model.probabilities(found.images, device)  # (S, B, K)
             for index, name in enumerate(names[start : start + AT_ONCE]):
-                error = found.errors.get(index, "")
+                error = _in_our_options(found.errors.get(index, ""))
                 cells = [""] * (len(header) - 2) if error else _cells(answers[:, index], model.classes)
                 rows.append([plain_cell(name), *cells, error])
     _write(out, header, rows)
@@ -88,6 +88,11 @@ def _films(source: Path, out: Path) -> tuple[list[str], list[Path]]:
     if not paths:
         raise UserError(f"{source}: holds no file; give a folder of films")
     return [path.relative_to(source).as_posix() for path in paths], paths
+
+
+def _in_our_options(error: str) -> str:
+    """A film's sentence with this verb's options for those of a run."""
+    return error.replace("data.modalities", "--modalities").replace("data.views", "--views")
 
 
 def _header(model: Model) -> list[str]:

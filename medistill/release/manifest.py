@@ -131,7 +131,7 @@ def _entries(folder: Path, prefix: str) -> list[tuple[str, os.stat_result]]:
     entries = []
     with os.scandir(folder / prefix) as opened:
         for number, entry in enumerate(opened):
-            name, seen = prefix + entry.name, entry.stat(follow_symlinks=False)
+            name, seen = prefix + entry.name, os.lstat(entry)  # entry.stat() has no inode on Windows
             if fault := fault_of_name(name):
                 raise ReleaseError(f"{shown(name)}: a name {fault}; {AGAIN}")
             if not (stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):

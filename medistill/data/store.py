@@ -100,7 +100,7 @@ class Stored:
         return [index for index in range(len(self.hashes)) if index not in self.errors]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One film of the journal: its place among the rows, the SHA-256 of its pixels at full size, what was decided."""
 

@@ -47,7 +47,6 @@ WITHHELD_KEYS = (
     "folders",
     "host",
     "hosts",
-    "key",
     "master_addr",
     "out",
     "output",

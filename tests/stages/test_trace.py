@@ -195,7 +195,7 @@ def test_a_signature_is_recorded_and_its_loss_is_named(house, folder, tmp_path, 
     assert f"run {first}" in printed and "1 of 2 (others: 1 FINISHED)" in printed
     assert "some time after" not in printed
     settings = open_record(house.uri).text(house.runs("release")[-1].info.run_id, "config.yaml")
-    assert yaml.safe_load(settings)["release"]["key"] == "(withheld)" and "house.key" not in settings
+    assert yaml.safe_load(settings)["release"]["accept"] == "tester: phantoms" and "house.key" not in settings
     signature.unlink()
     assert "signature.json: the folder is signed by nobody's key, its record says " in trace(capsys, folder, expect=1)
 

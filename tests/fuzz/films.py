@@ -1,6 +1,7 @@
 """Films built by code, in every format the door takes, and mutators that know DICOM's elements."""
 
 import io
+from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from random import Random
 from typing import Any
@@ -103,6 +104,7 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.102",
     "1.2.840.10008.1.2.4.201", "1.2.3.4", "JPEG", "\x1b[2J", "1" * 300,
 )  # fmt: skip
+DESCRIPTOR = (0x0028, 0x3002)  # of a LUT: three numbers
 VALUES: dict[tuple[int, int], tuple[Any, ...]] = {
     **{(0x0028, element): SHORTS for element in (0x02, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103, 0x120, 0x121)},
     **{(0x0028, element): NUMBERS for element in (0x08, 0x1050, 0x1051, 0x1052, 0x1053, 0x30)},
@@ -112,7 +114,7 @@ VALUES: dict[tuple[int, int], tuple[Any, ...]] = {
     (0x0018, 0x5101): TEXTS,
     (0x0018, 0x0015): TEXTS,
     (0x2050, 0x0020): TEXTS,
-    (0x0028, 0x3002): SHORTS,
+    DESCRIPTOR: SHORTS,
     (0x0002, 0x0010): SYNTAXES,
 }
 SHORT_FORM = {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FL", "FD", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST"}
@@ -125,21 +127,35 @@ def tag_bytes(tag: tuple[int, int]) -> bytes:
 
 
 def set_value(body: bytes, chance: Random, others: Several[bytes]) -> bytes:
-    """Give an element that decides what is shown another value, in its own length or with a new one."""
+    """Give an element that decides what is shown another value."""
     here = [tag for tag in VALUES if body.find(tag_bytes(tag)) > 0]
     if not here:
         return body
     tag = chance.choice(here)
+    several = [chance.choice(SHORTS).to_bytes(2, "little") for _ in range(3)]
+    return with_value(body, tag, b"".join(several) if tag == DESCRIPTOR else as_bytes(chance.choice(VALUES[tag])))
+
+
+def every_value() -> Iterator[bytes]:
+    """Each of those elements with each of its values, in every kind of film that has it."""
+    for body in built():
+        for tag, values in VALUES.items():
+            if body.find(tag_bytes(tag)) > 0 and tag != DESCRIPTOR:
+                yield from (with_value(body, tag, as_bytes(value)) for value in values)
+
+
+def as_bytes(value: int | str) -> bytes:
+    """A value as a file holds it: a 16-bit number, or a text."""
+    return value.to_bytes(2, "little") if isinstance(value, int) else value.encode("utf-8", "replace")
+
+
+def with_value(body: bytes, tag: tuple[int, int], value: bytes) -> bytes:
+    """A film whose first element of a tag has another value and its length."""
     start = body.find(tag_bytes(tag)) + 4
     explicit = body[start : start + 2].decode("latin-1") in SHORT_FORM
     width = 2 if explicit else 4  # of the length; an implicit file writes no VR
     start += 2 if explicit else 0
     length = int.from_bytes(body[start : start + width], "little")
-    if tag == (0x0028, 0x3002):
-        value = b"".join(chance.choice(SHORTS).to_bytes(2, "little") for _ in range(3))
-    else:
-        chosen = chance.choice(VALUES[tag])
-        value = chosen.to_bytes(2, "little") if isinstance(chosen, int) else chosen.encode("utf-8", "replace")
     value = (value + b" " * (len(value) % 2))[: 2 ** (8 * width) - 2]
     return body[:start] + len(value).to_bytes(width, "little") + value + body[start + width + length :]
 

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from fuzz.films import DICOM_MUTATORS, built
+from fuzz.films import DICOM_MUTATORS, built, every_value
 from fuzz.law import sentence
 from fuzz.mutate import mutate
 from fuzz.watchdog import Files, Watchdog
@@ -52,6 +52,11 @@ def mutants(originals: list[bytes], seed: int, cases: int, place: str) -> Iterat
         if index >= len(originals):
             body = mutate(body, Random(derive(seed, DOOR, place, index)), originals, DICOM_MUTATORS)
         yield {NAME: body}
+
+
+def test_every_value_of_what_decides_what_is_shown(seed: int) -> None:
+    with Watchdog(DOOR, seed, judge, judge_in_workers) as watchdog:
+        watchdog.check_all({NAME: body} for body in every_value())
 
 
 def test_films_built_by_code(cases: int, seed: int) -> None:

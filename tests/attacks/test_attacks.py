@@ -13,10 +13,8 @@ from attacks import pixels, places, shapes, signatures, words
 from attacks.builders import OWNER, Attack
 
 from medistill.cli import main
-from medistill.errors import ReleaseError
 from medistill.release.bundle import write_release
 from medistill.release.keys import public_pem
-from medistill.release.load import load
 from medistill.release.signature import write_signature
 
 ROOMS = {"pixels": pixels, "words": words, "places": places, "shapes": shapes, "signatures": signatures}
@@ -31,7 +29,6 @@ import json, sys, time
 from pathlib import Path
 import pydicom, torch
 import medistill.release.dicom
-from medistill.errors import ReleaseError
 from medistill.release.verify import verify
 
 def memory(name):
@@ -95,8 +92,6 @@ def test_attack_is_refused(
     sentence = told.err.removeprefix("medistill: ").removesuffix("\n")
     assert re.match(attack.says, sentence), sentence
     assert sentence.isprintable() and len(sentence) < 1000 and not recwarn.list
-    with pytest.raises(ReleaseError):
-        load(folder, original / "owner.pub" if attack.keyed else None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux tells it")

@@ -154,6 +154,9 @@ ATTACKS = [
         r"evaluation\.json: not JSON",
     ),
     Attack(
+        "figure beyond numbers", hidden(edit_text("evaluation.json", "0.812", "1e999")), r"evaluation\.json: not JSON"
+    ),
+    Attack(
         "evaluation of other classes",
         hidden(edit_json("evaluation.json", lambda v: v["classes"].reverse())),
         r"evaluation\.json: of other classes",

@@ -106,8 +106,9 @@ def order_of(settings: Train, say: Callable[[str], None]) -> Order:
 
 
 def _text(found: Any) -> str:
-    """A text of a config from elsewhere on one line, "" where it is none."""
-    return " ".join(found.split())[:500] if isinstance(found, str) else ""
+    """A text of a config from elsewhere on one line, without what could write on a terminal; "" where it is none."""
+    line = " ".join(found.split())[:500] if isinstance(found, str) else ""
+    return "".join(letter for letter in line if letter.isprintable())
 
 
 def _recipe(settings: Train, evaluated: Mapping[str, Any]) -> Recipe:

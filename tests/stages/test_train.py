@@ -150,6 +150,12 @@ def test_a_network_that_has_not_learnt_or_diverged_is_told(folder: Path, capsys:
     assert len(list(Path().glob("model-*"))) == 1 and not list(Path().glob(".*"))
 
 
+def test_a_release_cannot_write_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(release_of(tmp_path / "toy", name="toy\x1b[2J\nfilms"), "--steps", 2, "--out", tmp_path / "mine")
+    assert "release: toy[2J films, 6 images" in capsys.readouterr().out
+    assert facts(tmp_path / "mine")["release"]["name"] == "toy[2J films"
+
+
 def test_a_full_memory_is_a_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,13 +15,15 @@ from medistill.release.bundle import write_release
 RECIPE = {"steps": 80, "batch": 4, "momentum": 0.8, "weight_decay": 1e-3, "augment": ["crop"]}
 
 
-def release_of(folder: Path, mask: float = 0.125, verdict: str = "pass", **changes: Any) -> Path:
+def release_of(
+    folder: Path, mask: float = 0.125, verdict: str = "pass", name: str = "toy films", **changes: Any
+) -> Path:
     """A release whose films had a mask, with changes to its distilled set."""
     distilled = toy_distilled()
     pictures = blank_border(distilled.pictures(), mask)
     distilled = replace(distilled, images=(pictures - distilled.mean[0]) / distilled.std[0], **changes)
     size = distilled.architecture.size
-    data = {"name": "toy films", "size": size, "mask": mask, "modalities": ["DX"], "views": ["PA", ""]}
+    data = {"name": name, "size": size, "mask": mask, "modalities": ["DX"], "views": ["PA", ""]}
     data |= {"positive": "COVID", "licence": "CC BY 4.0", "citation": "Planted et al. 2021"}
     audit = toy_audit()
     audit["verdict"] = audit["checks"][0]["verdict"] = verdict

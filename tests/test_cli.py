@@ -89,7 +89,7 @@ def test_torch_does_not_complain_of_a_gpu_that_nobody_asked_for():
         ("run", "", "run is empty"),
         ("threads", "100000", "threads is 100000; give 0 to"),
         ("audit.holdout", "2", "fewer cannot tell a copy from chance"),
-        ("data.classes", "[A, A]", "names a class twice"),
+        ("data.classes", "[A, A]", "names a class twice; name each once"),
         ("experts.lr", ".inf", "experts.lr is inf; give a finite number"),
         (
             "audit.planted",

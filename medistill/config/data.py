@@ -112,7 +112,10 @@ class Data:
             f"data.mask is {self.mask}, but data.adapter {self.adapter} reads a benchmark, whose images are taken as "
             "they are; set it to 0",
         )
-        require(len(set(self.classes)) == len(self.classes), f"data.classes {self.classes} names a class twice")
+        require(
+            len(set(self.classes)) == len(self.classes),
+            f"data.classes {self.classes} names a class twice; name each once",
+        )
         require(self.workers >= 0, f"data.workers is {self.workers}; give 0 (one a core) or more")
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)

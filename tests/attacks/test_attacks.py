@@ -29,6 +29,7 @@ import json, sys, time
 from pathlib import Path
 import pydicom, torch
 import medistill.release.dicom
+from medistill.errors import ReleaseError
 from medistill.release.verify import verify
 
 def memory(name):

@@ -54,7 +54,10 @@ class Private:
             self.steps >= 1 and self.steps % self.rows == 0,
             f"{name}.steps is {self.steps}, no multiple of {name}.rows {self.rows}; give one",
         )
-        require(all(w > 0 for w in self.class_weights), f"{name}.class_weights {self.class_weights} must be positive")
+        require(
+            all(w > 0 for w in self.class_weights),
+            f"{name}.class_weights {self.class_weights} must be positive; give numbers above 0",
+        )
         require(0 <= self.means < 1, f"{name}.means is {self.means}; give a share of 0 up to below 1")
 
 

@@ -55,4 +55,7 @@ class SeqMatch:
                 len(pair) == 2 and 0 <= pair[0] < pair[1],
                 f"{name}.starts holds {pair}; give [first, last) with 0 <= first < last",
             )
-        require(all(alpha > 0 for alpha in self.alphas), f"{name}.alphas {self.alphas} must be positive")
+        require(
+            all(alpha > 0 for alpha in self.alphas),
+            f"{name}.alphas {self.alphas} must be positive; give numbers above 0",
+        )

@@ -14,13 +14,24 @@ from medistill.release.names import shown
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+DEEPEST = 40
+"""Lists and mappings in one another: PyYAML takes seconds over thousands."""
+
+
 class _Plain(yaml.SafeLoader):
     """Plain values alone, each written out, no key twice."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(problem="an alias")
-        return super().compose_node(parent, index)
+        if self.depth > DEEPEST:
+            raise yaml.constructor.ConstructorError(problem=f"more than {DEEPEST} values in one another")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         value = super().construct_mapping(node, deep)

@@ -75,8 +75,16 @@ def change_json(data: bytes, chance: Random) -> bytes:
     return text.encode()
 
 
+def change_master(data: bytes, chance: Random) -> bytes:
+    """Change the header of a safetensors file; one that was mutated beyond reading stays as it is."""
+    try:
+        return change_header(data, chance)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return data
+
+
 def change_header(data: bytes, chance: Random) -> bytes:
-    """Change the header of a safetensors file, or the metadata that it holds as JSON in JSON."""
+    """Change a header, or the metadata that it holds as JSON in JSON."""
     length = int.from_bytes(data[:8], "little")
     header, rest = data[8 : 8 + length], data[8 + length :]
     if chance.random() < 0.7:
@@ -129,7 +137,7 @@ def mutant(files: Files, chance: Random) -> Files:
 
 
 CHANGES: dict[str, Callable[[bytes, Random], bytes]] = {
-    MASTER: lambda data, chance: change_header(data, chance) if data[8:9] == b"{" else data,
+    MASTER: change_master,
     **dict.fromkeys(
         ("audit.json", "evaluation.json", "metadata.json", "croissant.json", "environment.json", SIGNATURE), change_json
     ),

@@ -245,6 +245,7 @@ def test_an_open_verdict_from_a_real_start_needs_an_override(toy: dict[str, Any]
         ("- a", "a list where a mapping belongs"),
         ("", "a NoneType where a mapping belongs"),
         ("a: [", "not YAML"),
+        ("[" * 60_000, "more than 40 values in one another"),
         ("a: 2001-99-99", "not YAML"),
         ("a: 2001-01-01", "not YAML"),
         ("a: .nan", "not YAML"),

@@ -84,7 +84,7 @@ def _release(found: Verified, way: Walk, store: str) -> list[str]:
     by = f" by {shown(run.user)}" if run.user else ""
     lines = [
         f"release     {found.digest}",
-        f"            {found.files} files, each as in SHA256SUMS; {when} {run.started} UTC{by}",
+        f"            {found.files} files, each as in SHA256SUMS; {when} {_second(run.started)} UTC{by}",
         f"record      {shown(store)}, experiment {shown(run.experiment)}, run {run.run_id}",
     ]
     signed = found.fingerprint or "nobody"
@@ -111,8 +111,8 @@ def _stages(way: Walk) -> list[str]:
                 stage,
                 run.run_id,
                 run.status,
-                run.started,
-                run.ended or "-",
+                _second(run.started),
+                _second(run.ended),
                 run.key[:8],
                 _commit(run),
                 step.environment_digest[:8] or "-",
@@ -120,6 +120,11 @@ def _stages(way: Walk) -> list[str]:
             )
         )
     return _aligned(rows)
+
+
+def _second(moment: str | None) -> str:
+    """A time to the second."""
+    return moment[:19] if moment else "-"
 
 
 def _commit(run: Attempt) -> str:
@@ -180,7 +185,7 @@ def _films(way: Walk) -> list[str]:
 def _others(way: Walk) -> list[str]:
     """What else was made of the same set, and of the release."""
     lines = [
-        f"also        audit {one.key[:8]}, run {one.run_id}, {one.ended} UTC: {one.verdict}"
+        f"also        audit {one.key[:8]}, run {one.run_id}, {_second(one.ended)} UTC: {one.verdict}"
         + (f" ({', '.join(shown(name) for name in one.failed)})" if one.failed else "")
         for one in way.audits
     ]
@@ -188,7 +193,9 @@ def _others(way: Walk) -> list[str]:
         word = {"override": "overridden", "accepted": "accepted"}
         signed = "".join(f", {word[name]} by {shown(other.tags[name])}" for name in word if name in other.tags)
         verdict = shown(other.tags.get("verdict", "unknown"))
-        lines.append(f"also        release {other.tags[RELEASE]}, {other.started} UTC: verdict {verdict}{signed}")
+        lines.append(
+            f"also        release {other.tags[RELEASE]}, {_second(other.started)} UTC: verdict {verdict}{signed}"
+        )
     for model in way.models:
         alias = f", called {', '.join(map(shown, model.aliases))}" if model.aliases else ""
         why = f" (not called released: {shown(model.withheld)})" if model.withheld else ""

@@ -46,7 +46,7 @@ class Attempt:
         stage: data, experts, distill, evaluate, audit or release.
         key: of all that decides the stage's result.
         status: FINISHED, KILLED, FAILED or RUNNING.
-        started: UTC, to the second.
+        started: UTC, to the millisecond.
         ended: likewise; None while it runs.
         user: who started it, where that is recorded; medistill itself records nobody.
         version: of medistill.
@@ -204,4 +204,4 @@ def _time(milliseconds: int | None) -> str | None:
     """A time of MLflow's as text."""
     if milliseconds is None:
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(" ", "milliseconds")[:-6]

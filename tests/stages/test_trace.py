@@ -155,7 +155,10 @@ def test_attempts_that_did_not_end_well_are_counted(house, folder, capsys):
     house.plant("distill", house.key("distill"), {}, KeyboardInterrupt)
     house.plant("distill", house.key("distill"), {}, ValueError)
     house.plant("distill", house.key("distill"), {"set": "0" * 64})
+    house.plant("evaluate", house.key("evaluate"), {})
     printed = trace(capsys, folder)
+    (line,) = [line for line in printed.splitlines() if line.startswith("evaluate ")]
+    assert house.runs("evaluate")[0].info.run_id in line and "1 of 2 (others: 1 FINISHED)" in line, "not the later one"
     (line,) = [line for line in printed.splitlines() if line.startswith("distill ")]
     assert "1 of 3 (others: 1 FAILED, 1 KILLED)" in line and "FINISHED" in line, "not the attempt that made another set"
 

@@ -35,6 +35,7 @@ from medistill.data.phantom_files import COLUMNS, write_cohort
 from medistill.files import read_json, write_json
 
 SEED, SIZE = 11, 256
+ROUNDS = 3  # of pool and decoders side by side
 PIECE = 150  # patients drawn by one call
 EXPERTS = ["--experts.count", "1", "--experts.epochs", "2", "--experts.batch", "256"]
 NET = [
@@ -182,6 +183,34 @@ def decoders(paths: list[Path], size: int, processes: int) -> float:
     return sum(float(process.communicate()[0]) for process in every)
 
 
+def pooled(paths: list[Path], size: int, workers: int, run: Path) -> float:
+    """Films a second of a process that reads these films into a store, from the first chunk to the last."""
+    code = (
+        "import sys, time; from pathlib import Path; from medistill.data.decode import stream\n"
+        "from medistill.data.store import FilmStore\n"
+        "if __name__ == '__main__':\n"
+        "    size, workers, paths, seen = int(sys.argv[1]), int(sys.argv[2]), [Path(p) for p in sys.argv[4:]], []\n"
+        "    decode = lambda absent: stream(absent, size, workers=workers)\n"
+        "    with FilmStore.open(Path(sys.argv[3]), size, {}) as store:\n"
+        "        store.read(paths, decode, lambda done: seen.append((done, time.perf_counter())))\n"
+        "    (first, began), (last, ended) = seen[0], seen[-1]\n"
+        "    print((last - first) / (ended - began))"
+    )
+    words = [sys.executable, "-c", code, str(size), str(workers), str(run), *map(str, paths)]
+    return float(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def side_by_side(paths: list[Path], chosen: argparse.Namespace) -> list[dict[str, float]]:
+    """The pool and as many processes without one, in turn: whatever else the machine does falls on both."""
+    rounds = []
+    for number in range(ROUNDS):
+        ours = pooled(paths, chosen.size, chosen.workers, chosen.folder / f"side{number}")
+        limit = decoders(paths, chosen.size, chosen.workers)
+        rounds.append({"pool": ours, "decoders": limit, "share": ours / limit})
+        print(rounds[-1], flush=True)
+    return rounds
+
+
 def plain_read(paths: list[Path]) -> float:
     """Films a second of a process that reads the files, which the system may hold already, and does nothing else."""
     started = time.perf_counter()
@@ -215,7 +244,7 @@ def main() -> None:
 def measure(chosen: argparse.Namespace) -> None:
     result = read_json(chosen.out) if chosen.out.exists() else {"cohorts": {}}
     table = make(chosen.folder.resolve(), chosen.rows, chosen.distinct, chosen.workers)
-    run, few = chosen.folder / "run", films(table, 400)
+    run, few = chosen.folder / "run", films(table, 600)
     found: dict = {name: getattr(chosen, name) for name in ("rows", "distinct", "size", "workers")}
 
     def tell(**more: object) -> None:
@@ -243,6 +272,7 @@ def measure(chosen: argparse.Namespace) -> None:
         decoder_per_second={"one process": one, "as many processes as workers": limit},
         share_of_decoder={"one process": speed / chosen.workers / mean(one), "as many processes": speed / mean(limit)},
         plain_read_per_second=plain_read(few),
+        side_by_side=side_by_side(few, chosen),
         rows_in_store=written,
         journalled=sum(len(line["stamps"]) for line in lines),
         at_most_twice=chosen.workers * 2 * CHUNK,

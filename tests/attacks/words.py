@@ -135,7 +135,10 @@ ATTACKS = [
         bomb=True,
     ),
     Attack(
-        "depth in the config", hidden(overwrite("config.yaml", b"[" * 60_000)), r"config\.yaml: not YAML", bomb=True
+        "depth in the config",
+        hidden(overwrite("config.yaml", b"[" * 60_000)),
+        r"config\.yaml: YAML that asks for more",
+        bomb=True,
     ),
     Attack("size of the config", hidden(overwrite("config.yaml", b"#" * 70_000)), r"config\.yaml: 70000 bytes, more"),
     Attack(

@@ -12,7 +12,7 @@ from medistill.nets import Architecture, architecture_named
 from medistill.release.load import ReleasedSet, load
 from medistill.release.reading import Reading, common, readings_of, section
 
-RATES = {"convnet": 0.01, "resnet18": 0.1, "vgg11": 0.01, "alexnet": 0.01, "densenet121": 0.1, "vit": 0.01}
+RATES = {"convnet": 0.01, "resnet18": 0.03, "vgg11": 0.01, "alexnet": 0.01, "densenet121": 0.1, "vit": 0.01}
 """Step size of a kind of network that a set was not distilled on; docs/using.md says where it is from."""
 
 STEPS, BATCH = 1000, 64

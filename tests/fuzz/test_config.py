@@ -27,7 +27,9 @@ from medistill.seeds import derive
 DOOR, NAME = "config", "config.yaml"
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 NAMES = [name for name, _ in options()]
-parser = cache(cli.parser)  # made once: that takes longer than to parse, and parsing leaves it as it was
+parser = cache(
+    cli.parser
+)  # made once: that takes longer than to parse, which leaves it as it was but for --print_config
 PRINTING = ("-h", "--h", "--print", "--version")
 
 
@@ -36,8 +38,9 @@ def judge(folder: Path) -> str:
     words = json.loads((folder / "words.json").read_text())
     words = [word.replace("CONFIG", str(folder / NAME)) for word in words]
     told, printed = io.StringIO(), io.StringIO()
+    made = cli.parser if any("-p" in word for word in words) else parser
     try:
-        with redirect_stderr(told), redirect_stdout(printed), patch.object(cli, "parser", parser):
+        with redirect_stderr(told), redirect_stdout(printed), patch.object(cli, "parser", made):
             config = cli.configure("distill", words)
     except SystemExit as stopped:
         if stopped.code == 0:

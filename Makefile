@@ -27,7 +27,7 @@ lint: $(VENV)/installed  ## install, then ruff and mypy
 
 FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 0
-fuzz: $(VENV)/installed  ## broken films, tables, configs and releases, FUZZ_CASES a door from FUZZ_SEED (an hour)
+fuzz: $(VENV)/installed  ## broken films, tables, configs and releases, FUZZ_CASES a door from FUZZ_SEED (half an hour)
 	MEDISTILL_FUZZ_CASES=$(FUZZ_CASES) MEDISTILL_FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/fuzz
 
 covid19: $(VENV)/installed  ## the results table on real films (MEDISTILL_DATA names their folder; about two hours)

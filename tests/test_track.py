@@ -187,21 +187,16 @@ def test_a_broken_stage_keeps_its_records(store: Store, error: type[BaseExceptio
     assert client(store).get_run(parent).info.status == status
 
 
-def test_a_model_is_registered_as_files(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medistill.release.load.verify", lambda folder: None)
-    release, model = tmp_path / "release", tmp_path / "model"
-    for folder, names in {
-        release: ("distilled.safetensors", "SHA256SUMS"),
-        model: ("model.safetensors", "model.json"),
-    }.items():
-        folder.mkdir()
-        for name in names:
-            (folder / name).write_text(f"{name} of {folder.name}")
-    (release / "audit.json").write_text('{"verdict": "pass", "decision": {"failed": []}}')
+def test_a_model_is_registered_as_files(store: Store, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "model.json"):
+        (model / name).write_text(f"{name} of model")
+    origin = track.Origin("release", "set", {"verdict": "pass", "decision": {"failed": []}})
     tracker = track.open_tracker("covid")
     with tracker.stage(tracker.parent("model", "model", {}), "train", "k-train", {}, {}) as stage:
         pass
-    assert tracker.register(stage.run_id, "covid", model, release) == track.Registered("covid", "1", True, "")
+    assert tracker.register(stage.run_id, "covid", model, origin) == track.Registered("covid", "1", True, "")
     version = tracker.client.get_model_version_by_alias("covid", "released")
     assert (str(version.version), version.run_id) == ("1", stage.run_id)
     for name in ("model.safetensors", "model.json"):

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.files import read_json, sha256
-from medistill.release.load import AUDIT, SUMS
+from medistill.release.load import AUDIT, IMAGES, SUMS, verify
 from medistill.stages.session import Session, Work
+from medistill.track.registry import Origin
 from medistill.track.store import AFTERWARDS, RELEASE
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def record_again(session: Session, work: Work, params: Mapping[str, Any], tags: 
     with session.stage(work, params, {**tags, AFTERWARDS: "true"}) as run:
         if run:
             record(run, work.folder)
+
+
+def origin(folder: Path) -> Origin:
+    """The release in a folder, verified, as the registry keeps it beside a model."""
+    verified = verify(folder)
+    return Origin(verified.digest, sha256(folder / IMAGES), verified.audit)
 
 
 def _decision(folder: Path) -> dict[str, Any]:

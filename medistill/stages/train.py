@@ -20,6 +20,7 @@ from medistill.stages.order import Order, order_of
 from medistill.stages.own_films import NAMES, WITHHELD, OwnFilms, few, measure, own_films
 from medistill.stages.progress import Progress
 from medistill.stages.reading import device_named, require_gray
+from medistill.stages.recorded import origin
 
 if TYPE_CHECKING:
     from medistill.track import StageRun, Tracker
@@ -189,7 +190,7 @@ def _register(tracker: "Tracker", run: "StageRun", folder: Path, order: Order, s
     """Record how a model learnt its images, and register it."""
     learnt = read_json(folder / METRICS)["synthetic"]
     run.metrics(0, {f"synthetic/{name}": learnt[name] for name in ("loss", "accuracy")})
-    found = tracker.register(run.run_id, order.name, folder, order.data.folder)
+    found = tracker.register(run.run_id, order.name, folder, origin(order.data.folder))
     alias = "alias released" if found.released else f"without the alias released: {found.why}"
     say(f"registered: {found.name}, version {found.version}, {alias}")
 

@@ -6,8 +6,8 @@ script's path. What is recorded is what the caller hands over, plus versions and
 
 from medistill.track.reading import Record, open_record
 from medistill.track.records import StageRun
-from medistill.track.registry import Registered
+from medistill.track.registry import Origin, Registered
 from medistill.track.store import DEFAULT_URI
 from medistill.track.tracker import Tracker, open_tracker
 
-__all__ = ["DEFAULT_URI", "Record", "Registered", "StageRun", "Tracker", "open_record", "open_tracker"]
+__all__ = ["DEFAULT_URI", "Origin", "Record", "Registered", "StageRun", "Tracker", "open_record", "open_tracker"]

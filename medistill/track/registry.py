@@ -33,20 +33,32 @@ class Registered:
     why: str
 
 
-def register(client: "MlflowClient", run_id: str, name: str, model: Path, release: Path) -> Registered:
-    """What `Tracker.register` does."""
-    # torch comes with these, and to open a store must not cost it
-    from medistill.files import read_json, sha256
-    from medistill.release.load import AUDIT, IMAGES, SUMS, verify
+@dataclass(frozen=True)
+class Origin:
+    """The release that a model was trained from, verified by the caller.
 
-    verify(release)
-    audit = read_json(release / AUDIT)
-    name, why = registered_name(name), withheld(audit)
+    Attributes:
+        release: its digest.
+        images: the SHA-256 of its distilled.safetensors.
+        audit: its audit.json.
+    """
+
+    release: str
+    images: str
+    audit: Mapping[str, Any]
+
+
+def register(client: "MlflowClient", run_id: str, name: str, model: Path, origin: Origin) -> Registered:
+    """What `Tracker.register` does."""
+    # torch comes with it, and to open a store must not cost it
+    from medistill.files import sha256
+
+    name, why = registered_name(name), withheld(origin.audit)
     tags = {
-        RELEASE: sha256(release / SUMS),
-        "set": sha256(release / IMAGES),
+        RELEASE: origin.release,
+        "set": origin.images,
         "model": sha256(model / FILES[0]),
-        "verdict": audit["verdict"],
+        "verdict": str(origin.audit["verdict"]),
         "withheld": why,
     }
     version = _find(client, name, tags) or _create(client, run_id, name, model, tags)

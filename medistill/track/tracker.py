@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
 from medistill.track.records import MAX_TAG, StageRun, cut, text
-from medistill.track.registry import Registered, register, registered_name, settle
+from medistill.track.registry import Origin, Registered, register, registered_name, settle
 from medistill.track.store import artifacts, chosen, connect, user_errors, without_password
 from medistill.versions import code, environment
 
@@ -117,7 +117,7 @@ class Tracker:
         with user_errors(self.uri):
             self._end(run_id, parent_id, "FINISHED")
 
-    def register(self, run_id: str, name: str, model: Path, release: Path) -> Registered:
+    def register(self, run_id: str, name: str, model: Path, origin: Origin) -> Registered:
         """Register a model trained from a release as the next version of the registered model `name`.
 
         Its files go to the run that trained it, as they are: weights in safetensors, a JSON text, no pickle. The alias
@@ -128,10 +128,10 @@ class Tracker:
             run_id: the run that trained it.
             name: of the registered model; what MLflow does not take in a name becomes "_".
             model: the folder with model.safetensors and model.json.
-            release: the folder it was trained from, which is verified.
+            origin: the release it was trained from.
         """
         with user_errors(self.uri):
-            return register(self.client, run_id, name, model, release)
+            return register(self.client, run_id, name, model, origin)
 
     def settle(self, name: str) -> None:
         """Take the alias "released" from a version whose set has meanwhile failed an audit, and find its place."""

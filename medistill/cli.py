@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from medistill import __version__, parallel
 from medistill.config import Config
-from medistill.config.yaml_text import load_settings
+from medistill.config.yaml_text import TooLargeError, load_settings, require_bounded
 from medistill.errors import UserError
 from medistill.foreign import one_line, reason, shown
 from medistill.mistakes import in_words, options, wrong_value
@@ -186,6 +186,7 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
     """The settings that a verb's arguments and config file make; a mistake in them exits with code 2."""
     made = parser(verb)
     try:
+        _require_bounded(arguments)
         parsed = made.parse_args([_shipped(word) for word in _in_full(arguments)])
         _require_sections(parsed)
         chosen = made.instantiate(parsed)
@@ -196,6 +197,19 @@ def configure(verb: str, arguments: Sequence[str]) -> Config:
         fail(f"--config: the file is not in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         fail(f"the settings cannot be read ({reason(error)}); see {made.prog} --help for what each may be")
+
+
+def _require_bounded(words: Sequence[str]) -> None:
+    """Raise a UserError where a word is YAML that would take long to build: the parser reads some past our loader."""
+    for word in words:
+        option, equals, value = word.partition("=")
+        try:
+            require_bounded(value if equals else word)
+        except TooLargeError as error:
+            named = shown(option, 40) if equals else shown(word, 40)
+            raise UserError(f"{named}: no setting is so large ({error}); give a plain value") from error
+        except YAMLError:
+            continue
 
 
 def _require_sections(parsed: Namespace) -> None:

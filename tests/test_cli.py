@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,8 +100,8 @@ def test_torch_does_not_complain_of_a_gpu_that_nobody_asked_for():
         ("run", "a\x1b[2J", "run holds characters that are not printable; write it without them"),
         ("device", "\x1b[2J" + "x" * 5000, "device is '?[2Jxxx"),
         ("x" * 5000, "1", "... is not a setting; see medistill distill --help"),
-        ("data.columns", "[" * 5000, "data.columns has '[[[["),
-        ("data", "{phantom: " * 5000, "data is '{phantom: {"),
+        ("data.columns", "[" * 5000, "no setting is so large (it is nested more than 20 deep"),
+        ("data", "{phantom: " * 5000, "no setting is so large (it is nested more than 20 deep"),
     ],
 )
 def test_mistakes_are_one_line(capsys, option, value, message):
@@ -147,6 +148,17 @@ def test_a_mistake_in_a_file_is_one_line(capsys, tmp_path, text, message):
 )
 def test_words_that_are_no_options_are_one_line(capsys, words, message):
     assert message in fails(capsys, "distill", *words)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_bomb_in_a_word_is_refused_before_it_is_built(capsys, joined):
+    """Nine times nine values, ten times over: the parser would read it as a number."""
+    names = "abcdefghij"
+    bomb = "{a: &a [x, x], " + ", ".join(
+        f"{after}: &{after} [{', '.join([f'*{name}'] * 9)}]" for name, after in pairwise(names)
+    )
+    words = [f"--seed={bomb}}}"] if joined else ["--seed", f"{bomb}}}"]
+    assert "no setting is so large (it holds more than 10,000 values); give" in fails(capsys, "distill", *words)
 
 
 def test_a_config_in_another_encoding_is_one_line(capsys, tmp_path):

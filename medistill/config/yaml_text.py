@@ -25,10 +25,8 @@ def load_settings(text: str) -> Any:
         YAMLError: it is no YAML, or holds what no setting is: aliases that multiply into millions of values or hold
             themselves, a name twice, deep nesting, dates, sets, bytes, or numbers of more than 63 bits.
     """
-    if len(text) > LONGEST:
-        raise yaml.YAMLError(f"it has {len(text):,} characters, settings have up to {LONGEST:,}")
     try:
-        _require_bounded(text)
+        require_bounded(text)
         value = _load(text)
     except yaml.YAMLError:
         raise
@@ -38,8 +36,10 @@ def load_settings(text: str) -> Any:
     return value
 
 
-def _require_bounded(text: str) -> None:
+def require_bounded(text: str) -> None:
     """Refuse by its events what would take long to build, or would be built without what it says."""
+    if len(text) > LONGEST:
+        raise TooLargeError(f"it has {len(text):,} characters, settings have up to {LONGEST:,}")
     sizes: dict[str, int] = {}
     open_nodes: list[_Node] = [_Node(None, False)]
     for event in yaml.parse(text, Loader=_Events):
@@ -53,12 +53,16 @@ def _require_bounded(text: str) -> None:
             sizes[event.anchor or ""] = 1
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(open_nodes) > DEEPEST:
-                raise yaml.YAMLError(f"it is nested more than {DEEPEST} deep")
+                raise TooLargeError(f"it is nested more than {DEEPEST} deep")
             open_nodes.append(_Node(event.anchor, isinstance(event, yaml.MappingStartEvent)))
         elif isinstance(event, yaml.CollectionEndEvent):
             open_nodes.pop()
             sizes[inside.anchor or ""] = inside.size
             open_nodes[-1].take(inside.size, None)
+
+
+class TooLargeError(yaml.YAMLError):
+    """A text that would take long to build."""
 
 
 class _Node:
@@ -73,7 +77,7 @@ class _Node:
         """Count a part; each second one of a mapping, from the first on, is a name."""
         self.size += size
         if self.size > MOST_VALUES:
-            raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values")
+            raise TooLargeError(f"it holds more than {MOST_VALUES:,} values")
         if self.mapping and self.parts % 2 == 0 and text is not None:
             if text in self.names:
                 raise yaml.YAMLError(f"{shown(text, 40)} stands there twice")

@@ -1,10 +1,10 @@
 """The command line: quick help, and every mistake one clear line with exit code 2."""
 
+import errno
 import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -202,25 +202,30 @@ def test_a_stage_without_its_predecessor_says_which_to_run(capsys, tmp_path, tin
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(capsys, tmp_path, monkeypatch, tiny):
     """The third file of the load stage meets a full disk; afterwards the same command finishes."""
-    from medistill import files
+    from medistill.stages import load
 
     written = []
 
-    def full(tensors, path, metadata):
-        written.append(path)
-        if len(written) == 3:
-            Path(path).write_bytes(b"half")
-            raise RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)")
-        save(tensors, path, metadata)
+    class Full:
+        """Images that the disk has no room for."""
 
-    save = files.save_file
-    monkeypatch.setattr(files, "save_file", full)
+        shape = (0, 1, 16, 16)
+
+        def __getitem__(self, index):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(path, images, *rest):
+        written.append(path)
+        write_set(path, Full() if len(written) == 3 else images, *rest)
+
+    write_set = load.write_set
+    monkeypatch.setattr(load, "write_set", full)
     options = tiny.options(tmp_path / "run", "--track", "false")
     message = fails(capsys, "experts", *options)
     assert "test.safetensors: the disk is full" in message
     left = sorted(path.name for path in (tmp_path / "run").rglob("*") if path.is_file())
-    assert left == ["train.safetensors", "val.safetensors"]
-    monkeypatch.setattr(files, "save_file", save)
+    assert left == [".lock", "journal", "rows", "train.safetensors", "val.safetensors"]
+    monkeypatch.setattr(load, "write_set", write_set)
     main(["experts", *options])
     assert "2 trained, 2 in all" in capsys.readouterr().out
 

@@ -5,19 +5,21 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from medistill.data.store import Images
 from medistill.files import atomic
+
+if TYPE_CHECKING:  # who only reads a set needs no decoder
+    from medistill.data.store import Images
 
 BLOCK = 64
 """Images held at a time."""
 
 
 def write_set(
-    path: Path, images: Images, index: Tensor, labels: Tensor, groups: Tensor, metadata: dict[str, Any]
+    path: Path, images: "Images", index: Tensor, labels: Tensor, groups: Tensor, metadata: dict[str, Any]
 ) -> None:
     """Write the images at these indices, atomically, byte for byte as `ImageSet.save` would.
 

@@ -7,7 +7,7 @@ _ESCAPED = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _QUOTED = re.compile(r"""(?<!\w)b?'[^']*'|(?<!\w)b?"[^"]*\"""")
 
 
-def shown(text: object, most: int = 80) -> str:
+def shown(text: object, most: int = 200) -> str:
     """A text on one line, printable and cut: no control characters, which could write on the reader's terminal."""
     line = _printable(str(text)[: 8 * most])
     return line if len(line) <= most else f"{line[: most - 3]}..."

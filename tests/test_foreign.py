@@ -15,7 +15,7 @@ from medistill.foreign import listed, one_line, reason, shown
         ("b'\\x00\\udcff'", "b'??'"),
         ("\udcff\N{REPLACEMENT CHARACTER}\u202e", "???"),
         ("Läsion", "Läsion"),
-        ("x" * 200, "x" * 77 + "..."),
+        ("x" * 201, "x" * 197 + "..."),
         (7, "7"),
     ],
 )

@@ -223,7 +223,7 @@ def _row_mistakes(cohort: Cohort, names: list[str]) -> list[str]:
             if table["label"][first] != label:
                 tell(
                     "labels",
-                    f"the film stands under two labels, {shown(table['label'][first])} and {shown(label)}; "
+                    f"the film stands under two labels, {shown(table['label'][first], 80)} and {shown(label, 80)}; "
                     "decide for one",
                 )
             else:
@@ -234,16 +234,16 @@ def _row_mistakes(cohort: Cohort, names: list[str]) -> list[str]:
         if label not in cohort.classes:
             tell(
                 "label",
-                f"label {shown(label) or 'empty'} is none of {listed(cohort.classes)}; mend it or data.classes",
+                f"label {shown(label, 80) or 'empty'} is none of {listed(cohort.classes)}; mend it or data.classes",
             )
         elif not label.isprintable() or len(label) > LONGEST:
-            tell("name", f"label {shown(label)} is no plain name of up to {LONGEST} characters; give it another")
+            tell("name", f"label {shown(label, 80)} is no plain name of up to {LONGEST} characters; give it another")
         if not patient:
             tell("patient", "patient_id is empty; fill it in, or write unknown where it cannot be known")
         if splits_given and split not in SPLITS:
             tell(
                 "split",
-                f"split {shown(split) or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
+                f"split {shown(split, 80) or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
             )
     return [line for lines in mistakes.values() for line in _first_lines(lines)]
 
@@ -262,7 +262,7 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
     found = set(table["label"])
     mistakes = _first_lines(
         [
-            f"{name}: no film of class {shown(label)}; add films or leave it out of data.classes"
+            f"{name}: no film of class {shown(label, 80)}; add films or leave it out of data.classes"
             for label in cohort.classes
             if label not in found
         ]

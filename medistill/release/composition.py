@@ -14,8 +14,8 @@ from typing import Any, Literal
 from medistill.errors import ReleaseError, UserError
 from medistill.experts.accountant import spent
 from medistill.experts.ledger import Entry, Terms
+from medistill.foreign import shown
 from medistill.release.decision import Signed
-from medistill.release.names import shown
 
 How = Literal["parallel", "sequence", "none"]
 RECORD = 1e-3

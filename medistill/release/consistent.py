@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
+from medistill.foreign import shown
 from medistill.release.decision import decide
 from medistill.release.manifest import AGAIN, AUDIT, CARD, CONFIG, EVALUATION
-from medistill.release.names import shown
 
 VERDICTS = ("pass", "fail", "inconclusive", "not applicable")
 DECIDED = ("verdict", "failed", "inconclusive", "not_run", "override", "accepted")

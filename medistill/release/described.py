@@ -6,8 +6,8 @@ from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
+from medistill.foreign import shown
 from medistill.release.manifest import AGAIN, METADATA
-from medistill.release.names import shown
 
 CROISSANT = "croissant.json"
 

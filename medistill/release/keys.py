@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from medistill.errors import UserError
-from medistill.release.names import shown
+from medistill.foreign import shown
 
 PASSWORD = "MEDISTILL_KEY_PASSWORD"
 LARGEST = 16 << 10

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medistill.errors import ReleaseError, UserError
-from medistill.release.names import collision, fault_of_kind, fault_of_name, shown
+from medistill.foreign import shown
+from medistill.release.names import collision, fault_of_kind, fault_of_name
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "signature.json"

@@ -11,9 +11,9 @@ from medistill.config.net import misfit
 from medistill.data.imageset import normalise
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
+from medistill.foreign import shown
 from medistill.nets import NETWORKS
 from medistill.release.manifest import AGAIN, IMAGES
-from medistill.release.names import shown
 from medistill.release.parse import DAMAGED, parse_object
 
 LONGEST_HEADER = 1 << 20

@@ -14,13 +14,6 @@ KINDS = (".dcm", ".json", ".jsonl", ".md", ".npz", ".png", ".safetensors", ".txt
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
-def shown(text: object, most: int = 200) -> str:
-    """Text from elsewhere as it may stand in a message: one line, no control characters, not endless."""
-    line = " ".join(str(text).split())
-    line = "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in line)
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
 def fault_of_name(name: str) -> str | None:
     """What is wrong with a file's name inside a release, parts joined by "/", or None."""
     parts = name.split("/")

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import yaml
 
 from medistill.errors import ReleaseError
+from medistill.foreign import shown
 from medistill.release.manifest import AGAIN
-from medistill.release.names import shown
 
 # What json and yaml raise for a damaged text, apart from their own errors.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

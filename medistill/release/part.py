@@ -7,10 +7,10 @@ from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
+from medistill.foreign import shown
 from medistill.release.keys import fingerprint, read_public_key
 from medistill.release.manifest import AGAIN, IMAGES, SIGNATURE, read_manifest
 from medistill.release.merge import PARTS
-from medistill.release.names import shown
 from medistill.release.parse import parse_object
 from medistill.release.verify import Verified, verify
 

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from medistill.errors import ReleaseError, UserError
 from medistill.files import write_json
+from medistill.foreign import shown
 from medistill.release.keys import fingerprint, parse_public_key, public_pem
 from medistill.release.manifest import AGAIN, CARD, IMAGES, SIGNATURE, SUMS, Manifest, files_of, parse_sums, read_plain
-from medistill.release.names import shown
 from medistill.release.parse import parse_object
 
 FORMAT = 1

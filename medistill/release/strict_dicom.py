@@ -14,8 +14,8 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medistill.errors import ReleaseError
+from medistill.foreign import shown
 from medistill.release.manifest import AGAIN
-from medistill.release.names import shown
 from medistill.release.parse import DAMAGED
 
 UNDEFINED = 0xFFFFFFFF

@@ -10,8 +10,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from medistill.errors import ReleaseError
+from medistill.foreign import shown
 from medistill.release.manifest import AGAIN
-from medistill.release.names import shown
 from medistill.release.parse import DAMAGED
 
 HEADER = 4096  # most bytes that the header of an array takes

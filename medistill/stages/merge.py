@@ -10,6 +10,7 @@ import yaml
 from medistill.config.merge import Merge
 from medistill.distill.distilled import Distilled
 from medistill.files import digest_of
+from medistill.foreign import shown
 from medistill.release.bundle import write_release
 from medistill.release.composition import compose
 from medistill.release.decision import Signed
@@ -18,7 +19,6 @@ from medistill.release.load import release_digest
 from medistill.release.merge import PARTS, combine
 from medistill.release.merged_audit import merged_audit, start_of, words_of
 from medistill.release.merged_config import merged_config
-from medistill.release.names import shown
 from medistill.release.part import Part, read_parts
 from medistill.release.signature import write_signature
 from medistill.release.terms import merged_terms

@@ -8,8 +8,8 @@ from typing import Any
 from medistill.config.trace import Trace
 from medistill.errors import ReleaseError, UserError
 from medistill.files import write_json
+from medistill.foreign import shown
 from medistill.release.merge import PARTS
-from medistill.release.names import shown
 from medistill.release.verify import Verified, verify
 from medistill.stages.traced import differing, disagreements
 from medistill.track.reading import Attempt, open_record

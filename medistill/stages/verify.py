@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medistill.config.verify import Verify
+from medistill.foreign import shown
 from medistill.release import verify as release
-from medistill.release.names import shown
 
 
 def verify(settings: Verify, say: Callable[[str], None]) -> None:

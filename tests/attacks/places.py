@@ -123,7 +123,7 @@ ATTACKS = [
     Attack(
         "name with an escape",
         named("a\x1b[2Jb.png"),
-        r"images/a\N{REPLACEMENT CHARACTER}\[2Jb\.png: a name which holds control",
+        r"images/a\?\[2Jb\.png: a name which holds control",
     ),
     Attack("name read backwards", named("gnp.\u202egnp.exe"), r"images/gnp\..*: a name which holds control characters"),
     Attack("name with a space at its end", named("a.png "), r"images/a\.png: a name which begins or ends with a space"),

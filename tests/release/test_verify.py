@@ -22,7 +22,7 @@ from medistill.release import manifest
 from medistill.release.bundle import write_release, write_sums
 from medistill.release.consistent import overall_verdict, require_honest_audit
 from medistill.release.load import release_digest
-from medistill.release.names import collision, fault_of_name, shown
+from medistill.release.names import collision, fault_of_name
 from medistill.release.parse import parse_yaml
 from medistill.release.verify import verify
 
@@ -265,8 +265,3 @@ def test_names_that_mean_the_same_everywhere_pass() -> None:
     assert collision(["a/b.txt", "a/c.txt", "ab.txt"]) is None
     assert collision(["a/b.txt", "A/c.txt"]) == ("A", "a")
     assert collision(["stra\u00dfe.txt", "STRASSE.txt"]) == ("STRASSE.txt", "stra\u00dfe.txt")
-
-
-def test_text_from_elsewhere_is_shown_on_one_line_and_cut() -> None:
-    assert shown("a\n b\x1b[2J\u202e") == "a b\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
-    assert shown("x" * 300) == "x" * 199 + "…"

@@ -243,7 +243,7 @@ def _row_mistakes(cohort: Cohort, names: list[str]) -> list[str]:
         if splits_given and split not in SPLITS:
             tell(
                 "split",
-                f"split {shown(split, 80) or 'empty'} is not one of {', '.join(SPLITS)}; correct it, or leave all empty",
+                f"split {shown(split, 80) or 'empty'} is none of {', '.join(SPLITS)}; correct it, or leave all empty",
             )
     return [line for lines in mistakes.values() for line in _first_lines(lines)]
 

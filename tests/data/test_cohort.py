@@ -147,8 +147,8 @@ def test_mistakes_of_a_given_split(table):
     head = "path,label,patient_id,split"
     rows = ["a.png,x,p,train", "b.png,y,p,test", "c.png,x,q,validation", "d.png,y,q,"]
     found = mistakes(table(head, *rows))
-    assert "cohort.csv row 4 (c.png): split validation is not one of train, val, test" in found[0]
-    assert "cohort.csv row 5 (d.png): split empty is not one of" in found[1]
+    assert "cohort.csv row 4 (c.png): split validation is none of train, val, test" in found[0]
+    assert "cohort.csv row 5 (d.png): split empty is none of" in found[1]
     crossing = [line for line in found if "its patient stands in test and train, with 2 films" in line]
     assert crossing and crossing[0].startswith("cohort.csv row 2 (a.png)")
 

@@ -18,7 +18,7 @@ from medistill.distill import initial
 from medistill.distill.distilled import Distilled
 from medistill.evaluate.small_cells import withheld
 from medistill.files import read_json, write_text
-from medistill.release.bundle import redact
+from medistill.release.redact import redact
 from medistill.report.forest import forest_figure
 from medistill.report.html import Content, render
 from medistill.report.html.pictures import png

@@ -18,7 +18,7 @@ from medistill.config import Config
 from medistill.errors import UserError
 from medistill.files import digest_of, read_json, sha256, write_json
 from medistill.nets import Architecture
-from medistill.release.bundle import redact
+from medistill.release.redact import redact
 from medistill.stages.progress import Progress
 
 if TYPE_CHECKING:

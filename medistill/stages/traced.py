@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medistill.release.bundle import redact
 from medistill.release.guarded import verdicts_only
+from medistill.release.redact import redact
 from medistill.release.verify import Verified
 from medistill.track.reading import Record
 from medistill.track.store import AFTERWARDS

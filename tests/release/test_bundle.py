@@ -19,8 +19,9 @@ import medistill
 from medistill.data.zca import Zca
 from medistill.errors import UserError
 from medistill.release import bundle
-from medistill.release.bundle import WITHHELD, redact, write_release
+from medistill.release.bundle import write_release
 from medistill.release.card import FOLDER
+from medistill.release.redact import WITHHELD, redact
 
 CLASS_OF = ("COVID", "lung opacity", "normal", "COVID", "lung opacity", "normal")
 

@@ -21,6 +21,9 @@ How = Literal["parallel", "sequence", "none"]
 RECORD = 1e-3
 """Share by which a ledger's recorded epsilon may lie below the one computed anew."""
 
+DEEPEST = 16
+"""How often a release may have been merged before."""
+
 ADDED = "nobody answers for it that no patient is in two of the releases, so epsilons and deltas are added up"
 
 
@@ -107,11 +110,13 @@ def _require_apart(promises: Mapping[str, Promise]) -> None:
             seen[account] = name
 
 
-def _promise(name: str, ledger: Mapping[str, Any]) -> Promise | None:
+def _promise(name: str, ledger: Mapping[str, Any], levels: int = DEEPEST) -> Promise | None:
     """What a ledger promises, its epsilon computed anew from its entries; None for a merged one without a promise."""
     try:
-        promise = _of_merged(name, ledger) if "composition" in ledger else _of_account(name, ledger)
-    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        if not levels:
+            raise ValueError("merged too often")
+        promise = _of_merged(name, ledger, levels) if "composition" in ledger else _of_account(name, ledger)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ReleaseError(
             f"{shown(name, 80)}: its privacy ledger is damaged ({type(error).__name__}); ask its "
             "source for a sound release"
@@ -133,20 +138,19 @@ def _of_account(name: str, ledger: Mapping[str, Any]) -> Promise:
     return Promise(recorded, terms.delta, str(terms.unit), frozenset([str(ledger["id"])]))
 
 
-def _of_merged(name: str, ledger: Mapping[str, Any]) -> Promise | None:
+def _of_merged(name: str, ledger: Mapping[str, Any], levels: int) -> Promise | None:
     """The promise of releases merged before: composed anew from their ledgers, by the word that was given then."""
-    word = ledger["disjoint"]
-    anew = compose({f"{name}, {part}": own for part, own in ledger["parts"].items()}, Signed(**word) if word else None)
-    if anew is None or anew["composition"] != ledger["composition"]:
+    parts, word = ledger["parts"], ledger["disjoint"]
+    held = {part: _promise(f"{name}, {part}", own, levels - 1) for part, own in parts.items() if own is not None}
+    how, epsilon, delta, _ = _composed(list(parts), held, Signed(**word) if word else None)
+    if not held or how != ledger["composition"]:
         raise ValueError("composed otherwise")
-    if anew["composition"] == "none":
+    if epsilon is None or delta is None:
         return None
-    if not (ledger["epsilon"] >= anew["epsilon"] * (1 - RECORD) and ledger["delta"] >= anew["delta"] * (1 - RECORD)):
+    if not (ledger["epsilon"] >= epsilon * (1 - RECORD) and ledger["delta"] >= delta * (1 - RECORD)):
         raise ReleaseError(
             f"{shown(name, 80)}: its privacy ledger says epsilon {ledger['epsilon']:.4g}, but its parts come to "
-            f"{anew['epsilon']:.4g}; ask its source for a sound release"
+            f"{epsilon:.4g}; ask its source for a sound release"
         )
-    accounts = [_promise(f"{name}, {part}", own) for part, own in ledger["parts"].items()]
-    return Promise(
-        anew["epsilon"], anew["delta"], anew["unit"], frozenset(a for one in accounts if one for a in one.accounts)
-    )
+    promises = [promise for promise in held.values() if promise]
+    return Promise(epsilon, delta, promises[0].unit, frozenset(a for promise in promises for a in promise.accounts))

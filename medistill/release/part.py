@@ -8,19 +8,16 @@ from typing import Any
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
 from medistill.foreign import shown
+from medistill.release.composition import DEEPEST
 from medistill.release.keys import fingerprint, read_public_key
-from medistill.release.manifest import AGAIN, IMAGES, SIGNATURE, read_manifest
+from medistill.release.manifest import AGAIN, IMAGES, METADATA, SIGNATURE, read_manifest
 from medistill.release.merge import PARTS
 from medistill.release.parse import parse_object
 from medistill.release.verify import Verified, verify
 
-METADATA = "metadata.json"
 LEDGER = "privacy_ledger.json"
 LONGEST = 80
 """Characters of a source's name that are shown."""
-
-DEEPEST = 16
-"""So often a release may have been merged before."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from medistill.foreign import one_line, reason, shown
 from medistill.mistakes import in_words, options, wrong_value
 
 VERBS = {
-    "check": "read every film and list all that is wrong, without writing anything",
+    "check": "read every film and list all that is wrong; what was read is not read again by run",
     "experts": "train the expert networks on the training films",
     "distill": "distil the films into a few synthetic images per class",
     "evaluate": "train fresh networks on the synthetic images and measure them on the test films",

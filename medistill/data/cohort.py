@@ -274,7 +274,7 @@ def _cohort_mistakes(cohort: Cohort, names: list[str], source: Path, unknown_pat
     if cohort.unknown_patients and not unknown_patients:
         mistakes.append(
             f"{name}: {cohort.unknown_patients} of {len(table)} films have no patient id; give ids, or "
-            "permit this with data.unknown_patients: one patient may then stand on both sides of a split"
+            "set data.unknown_patients to true; one patient may then stand on both sides of a split"
         )
     known = table[(table["patient_id"] != UNKNOWN) & (table["patient_id"] != "")]
     apart = known.groupby("patient_id", sort=False)["split"].transform("nunique") > 1

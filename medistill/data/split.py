@@ -70,7 +70,9 @@ def _carve(
     counts = np.bincount(labels)
     people = len(np.unique(groups))
     if people < folds or counts.max() < folds:
-        raise UserError(f"data.{name}_fraction: {people} patients do not make {folds} parts; add patients or raise it")
+        raise UserError(
+            f"data.{name}_fraction: {people} patients are too few to set 1 in {folds} apart; add some or raise it"
+        )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=derive(seed, "split", name) % 2**32)
     wanted = counts * min(fraction, 1 - fraction)
     with warnings.catch_warnings():

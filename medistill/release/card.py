@@ -83,7 +83,7 @@ def card(
         "## What is in it\n\n" + _contents(distilled, overview),
         "## How it was made\n\n" + _making(distilled),
         *merged_words(distilled.provenance),
-        "## How to use it\n\n" + _usage(distilled),
+        "## How to use it\n\n" + _usage(distilled, measured="arms" in evaluation),
         "## What it is worth\n\n" + _accuracy(evaluation),
         "## Views of the same images\n\n" + views_words(distilled, views, accuracy),
         "## What it may give away\n\n" + audit_words(audit),
@@ -110,7 +110,8 @@ def _contents(distilled: Distilled, overview: Mapping[str, Any]) -> str:
     columns = [counted_together([films.get(name) for name in distilled.classes]) for films in counts.values()]
     rows = [[inline(name), *cells] for name, *cells in zip(distilled.classes, here, *columns, strict=True)]
     table = table_of(["class", "synthetic images", *(f"source films, {split}" for split in counts)], rows)
-    patients = [f"{split} {counted(n)}" for split, n in overview.get("patients", {}).items()]
+    known = overview.get("patients", {})
+    patients = [f"{split} {told}" for split, told in zip(known, counted_together([*known.values()]), strict=True)]
     return table + (f"\n\nPatients in the source: {', '.join(patients)}." if patients else "")
 
 
@@ -140,7 +141,7 @@ def _rates(distilled: Distilled) -> str:
     return "in this order " + ", then ".join(f"{lr:.6g} on the first {n} images" for n, lr in distilled.sequence)
 
 
-def _usage(distilled: Distilled) -> str:
+def _usage(distilled: Distilled, measured: bool) -> str:
     """The example that a test executes."""
     net = distilled.architecture
     return (
@@ -148,7 +149,9 @@ def _usage(distilled: Distilled) -> str:
         f"For films `x` of shape (B, {net.channels}, {net.size}, {net.size}) with pixels in [0, 1], "
         "`network(data.normalise(x)).softmax(1)` gives the probabilities of "
         f"{', '.join(inline(name) for name in distilled.classes)}. "
-        "The networks measured below were trained as `config.yaml` says. `preview.png` shows the images; "
+        + "The networks measured below were trained as `config.yaml` says. "
+        * measured
+        + "`preview.png` shows the images; "
         "`sha256sum -c SHA256SUMS` checks the files without Python; `metadata.json` and `croissant.json` tell programs "
         "what is here, `environment.json` what wrote it."
     )

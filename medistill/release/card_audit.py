@@ -28,7 +28,7 @@ def _decision(decision: Mapping[str, Any]) -> str:
     """Who answers for a release that the audit did not clear."""
     text = ""
     if not_run := decision.get("not_run"):
-        text += f"\n\nNot run: {', '.join(inline(name) for name in not_run)}."
+        text += f"\n\nNot run: {'; '.join(inline(name) for name in not_run)}."
     if signed := decision.get("override"):
         text += f"\n\n**Released against the audit** by {inline(signed['name'])}: {inline(signed['reason'])}"
     if signed := decision.get("accepted"):

@@ -62,7 +62,7 @@ def decide(
     verdict = audit["verdict"]
     hard = bool(failed) or verdict == "fail" or (verdict != "pass" and start not in PUBLIC)
     if hard and overridden is None:
-        raise UserError(_failed(audit, failed_before) if failed else _unclear_start(verdict, start))
+        raise UserError(_failed(audit, start, failed_before) if failed else _unclear_start(verdict, start))
     if not hard and verdict != "pass" and overridden is None and accepted is None:
         raise UserError(_unaccepted(open_, not_run))
     return {
@@ -80,23 +80,28 @@ def _named(audit: Mapping[str, Any], verdict: str) -> list[str]:
     return [str(check["name"]) for check in audit["checks"] if check["verdict"] == verdict]
 
 
-def _failed(audit: Mapping[str, Any], failed_before: Sequence[str]) -> str:
+def _failed(audit: Mapping[str, Any], start: str, failed_before: Sequence[str]) -> str:
+    remedy = (
+        "distil again with experts.private.epsilon, from more patients or for fewer images a class"
+        if start in PUBLIC
+        else "distil again from noise or phantom films instead of real ones"
+    )
     reasons = [
         f"{check['name']!r} ({check['explanation'].rstrip('.')})"
         for check in audit["checks"]
         if check["verdict"] == "fail"
     ] + [f"{name!r}, an audit of the same set" for name in failed_before]
     return (
-        f"audit: {', '.join(reasons)} failed, so nothing is released; distil again from noise or phantom films instead "
-        'of real ones and repeat the audit (or answer for it: --override "name: reason", stored in the release)'
+        f"audit: {', '.join(reasons)} failed, so nothing is released; {remedy} and repeat the audit "
+        '(or answer for it: the same command with --override "name: reason", stored in the release)'
     )
 
 
 def _unclear_start(verdict: str, start: str) -> str:
     return (
         f"audit: verdict {verdict} for a set that started from {start} films, so nothing is released; such a start "
-        'shows patients: start from noise or phantom films (or answer for it: --override "name: reason", stored in '
-        "the release)"
+        "shows patients: start from noise or phantom films (or answer for it: the same command with "
+        '--override "name: reason", stored in the release)'
     )
 
 
@@ -107,5 +112,6 @@ def _unaccepted(inconclusive: list[str], not_run: list[str]) -> str:
     ]
     return (
         f"audit: no leak was found, but not every check could speak ({'; '.join(found) or 'none applied'}), so nothing "
-        'is released yet; read summary.md beside audit.json, then accept it: medistill release --accept "name: reason"'
+        "is released yet; read summary.md beside audit.json, then accept it: the same command with "
+        '--accept "name: reason"'
     )

@@ -146,7 +146,7 @@ class Films:
             return []
         if self.session.config.data.on_bad_file == "error":
             raise UserError(self._told(lines, films))
-        return [f"{len(lines)} of {films} files cannot be used and were left out: see {LEFT_OUT}"]
+        return [f"{len(lines)} of {films} files cannot be used and were left out"]
 
     @staticmethod
     def _told(lines: list[str], films: int) -> str:

@@ -45,19 +45,13 @@ class OwnFilms:
 
 
 def own_films(
-    source: Path,
-    columns: Mapping[str, str],
-    classes: Sequence[str],
-    reading: Reading,
-    workers: int,
-    say: Callable[[str], None],
+    cohort: Cohort, classes: Sequence[str], reading: Reading, workers: int, say: Callable[[str], None]
 ) -> OwnFilms:
     """Read the films that --test names; what cannot be read is told, counted and left out.
 
     Raises:
-        UserError: a table with mistakes, a label that is none of the classes, or no film that can be read.
+        UserError: no film that can be read.
     """
-    cohort = _cohort(source, dict(columns), classes, say)
     with Progress(len(cohort), "reading films", "film", 0, say) as bar:
         found = read(cohort.paths, reading, cores(workers), bar)
     for number, index in enumerate(sorted(found.errors)):
@@ -73,10 +67,10 @@ def own_films(
     return OwnFilms(found.images[good], torch.tensor(labels), torch.from_numpy(kept.groups), len(found.errors))
 
 
-def _cohort(source: Path, columns: dict[str, str], classes: Sequence[str], say: Callable[[str], None]) -> Cohort:
+def own_table(source: Path, columns: Mapping[str, str], classes: Sequence[str], say: Callable[[str], None]) -> Cohort:
     """The table of the test films."""
     try:
-        cohort = read_cohort(source, columns=columns, unknown_patients=True)
+        cohort = read_cohort(source, columns=dict(columns), unknown_patients=True)
     except UserError as error:
         words = str(error).replace("data.columns", "--columns").replace("data.cohort", "--test")
         raise UserError(words) from error

@@ -11,7 +11,8 @@ from medistill.evaluate.small_cells import LEAST
 from medistill.files import sha256, write_json
 from medistill.release.bundle import refuse_whitened, write_release
 from medistill.release.decision import decide
-from medistill.release.guarded import WITHHELD, WITHHELD_FEW
+from medistill.release.guarded import FEW, WITHHELD, WITHHELD_FEW, verdicts_only
+from medistill.release.keys import fingerprint
 from medistill.release.load import verify
 from medistill.release.metadata import FORMAT
 from medistill.stages.audit import audited, failed_before
@@ -37,7 +38,7 @@ def release(session: Session) -> Path:
     few = fewest_patients(splits.test) < LEAST
     if few:
         evaluation = WITHHELD_FEW
-        session.say(f"note: a class has fewer than {LEAST} test patients, so the evaluation stays in the house")
+        session.say(f"note: a class has fewer than {LEAST} test patients, so all figures measured on them stay inside")
     overview = _overview(session, splits, final)
     ledger = ledger_of(session, splits)
     parts: dict[str, Any] = {
@@ -63,6 +64,7 @@ def release(session: Session) -> Path:
         written = verify(folder)
         if key is not None:
             sign_written(written, key, final, decision)
+            session.say(f"release: signed by the key with fingerprint {fingerprint(key.public_key())}")
         record_again(session, work, params, keys)
         session.say(f"release: written already -> {folder}")
         return folder
@@ -77,7 +79,7 @@ def release(session: Session) -> Path:
             distilled=final,
             config_yaml=yaml.safe_dump(config, sort_keys=False),
             evaluation=evaluation,
-            audit=audit,
+            audit=verdicts_only(audit, FEW) if few else audit,
             overview=overview,
             ledger=ledger,
             failed_before=before,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medistill.release.guarded import verdicts_only
+from medistill.release.guarded import FEW, WITHHELD_FEW, verdicts_only
 from medistill.release.redact import redact
 from medistill.release.verify import Verified
 from medistill.track.reading import Record
@@ -79,6 +79,12 @@ def _config(found: Verified, release: Step) -> Iterator[str]:
         yield f"config.yaml: {name} is {here!r}, in the release's run {there!r}"
 
 
+def _reduced(audit: Mapping[str, Any], found: Verified) -> list[dict[str, Any]]:
+    """What may leave of an audit whose numbers stay in the house."""
+    guarded = [verdicts_only(audit)] if "guarantee" in found.distilled.provenance else []
+    return guarded + ([verdicts_only(audit, FEW)] if found.evaluation == WITHHELD_FEW else [])
+
+
 def _audit(found: Verified, audit: Step, record: Record) -> Iterator[str]:
     """Whether the audit is the one that was recorded; in DP mode it leaves without its numbers."""
     text = record.text(audit.run.run_id, "audit.json")
@@ -86,7 +92,7 @@ def _audit(found: Verified, audit: Step, record: Record) -> Iterator[str]:
         yield "audit: audit.json of its run is missing"
         return
     told, here = _parsed(text), {name: value for name, value in found.audit.items() if name != "decision"}
-    if told == here or (told is not None and "guarantee" in found.distilled.provenance and verdicts_only(told) == here):
+    if told == here or (told is not None and here in _reduced(told, found)):
         return
     yield "audit.json: not what the audit's run recorded"
 

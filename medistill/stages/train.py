@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from medistill.config.train import Train
+from medistill.data.cohort import Cohort
 from medistill.errors import UserError
 from medistill.evaluate.student import fit_all, predict
 from medistill.files import digest_of, read_json, write_json
 from medistill.release.model import FACTS, METRICS, Model, card, load_model, read_facts, write_model
 from medistill.seeds import generator
 from medistill.stages.order import Order, order_of
-from medistill.stages.own_films import NAMES, WITHHELD, OwnFilms, few, measure, own_films
+from medistill.stages.own_films import NAMES, WITHHELD, OwnFilms, few, measure, own_films, own_table
 from medistill.stages.progress import Progress
 from medistill.stages.reading import device_named, require_gray
 from medistill.stages.recorded import origin
@@ -38,6 +39,8 @@ def train(settings: Train, say: Say) -> None:
     key = order.training["key"]
     folder = Path(settings.out or f"model-{key[:8]}")
     device, done = device_named(settings.device), _there(folder, key)
+    # before the work, so that a mistake in the table costs none
+    table = own_table(Path(settings.test), settings.columns, order.data.classes, say) if settings.test else None
     tracker = _tracker(settings, order)
     if done:
         say(f"train: done already -> {folder}")
@@ -49,8 +52,8 @@ def train(settings: Train, say: Say) -> None:
                 _register(tracker, run, folder, order, say)
     if not done:
         say(f"train: -> {folder}, not for diagnosis")
-    if settings.test:
-        _test(settings, tracker, folder, order, device, say)
+    if table is not None:
+        _test(table, settings.workers, tracker, folder, order, device, say)
 
 
 def _there(folder: Path, key: str) -> bool:
@@ -137,12 +140,18 @@ def _cross_entropy(labels: Tensor, answers: Tensor) -> float:
 
 
 def _test(
-    settings: Train, tracker: "Tracker | None", folder: Path, order: Order, device: torch.device, say: Say
+    table: Cohort,
+    workers: int,
+    tracker: "Tracker | None",
+    folder: Path,
+    order: Order,
+    device: torch.device,
+    say: Say,
 ) -> None:
     """Measure the model of a folder on the films of --test, and keep the figures in its metrics.json."""
     require_gray(order.architecture.channels)
     model = load_model(folder)
-    films = own_films(Path(settings.test), settings.columns, model.classes, model.reading, settings.workers, say)
+    films = own_films(table, model.classes, model.reading, workers, say)
     digest = _digest(films)
     before = read_json(folder / METRICS)
     if before["test"] and before["test"].get("digest") == digest:

@@ -39,7 +39,7 @@ def _audit(found: release.Verified) -> list[str]:
     lines = [f"audit: {found.audit['verdict']}"]
     for key, told in (("failed", "failed"), ("inconclusive", "inconclusive"), ("not_run", "not run")):
         if decision[key]:
-            lines.append(f"  {told}: {', '.join(shown(name) for name in decision[key])}")
+            lines.append(f"  {told}: {'; '.join(shown(name) for name in decision[key])}")
     if word := decision["override"]:
         lines.append(f"  released against the audit by {shown(word['name'])}: {shown(word['reason'], 2000)}")
     if word := decision["accepted"]:

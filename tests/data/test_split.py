@@ -80,7 +80,7 @@ def test_a_class_that_cannot_be_everywhere():
 
 
 def test_too_few_patients():
-    with pytest.raises(UserError, match=r"data\.test_fraction: 3 patients do not make 5 parts"):
+    with pytest.raises(UserError, match=r"data\.test_fraction: 3 patients are too few to set 1 in 5 apart"):
         split(np.array([0, 1, 2]), np.array([0, 1, 2]))
 
 

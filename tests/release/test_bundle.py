@@ -21,6 +21,7 @@ from medistill.errors import UserError
 from medistill.release import bundle
 from medistill.release.bundle import write_release
 from medistill.release.card import FOLDER
+from medistill.release.guarded import FEW, verdicts_only
 from medistill.release.redact import WITHHELD, redact
 
 CLASS_OF = ("COVID", "lung opacity", "normal", "COVID", "lung opacity", "normal")
@@ -262,3 +263,11 @@ def test_the_example_of_an_ordered_set_learns_from_all_pairs_in_turn(
     with torch.no_grad():
         expected = network(names["data"].normalise(films))
         torch.testing.assert_close(names["network"](names["data"].normalise(films)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_audit_of_few_patients_keeps_its_verdicts_alone(toy: dict[str, Any]) -> None:
+    reduced = verdicts_only(toy["audit"] | {"words": ["a", "b"], "context": {}}, FEW)
+    (check,) = reduced["checks"]
+    assert (check["verdict"], check["statistic"], check["interval"], check["power"]) == ("pass", {}, None, None)
+    assert check["explanation"] == f"A{FEW[1:]}." and "epsilon" not in json.dumps(reduced)
+    assert reduced["verdict"] == toy["audit"]["verdict"]

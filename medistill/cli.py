@@ -82,6 +82,8 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print why the run ends, once however many processes end, and exit; code 2 is a mistake of the user's."""
     if parallel.tells():
         print(f"medistill: {message}", file=sys.stderr, flush=True)
+    else:
+        parallel.let_tell()
     raise SystemExit(code)
 
 

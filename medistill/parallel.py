@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TO_START = timedelta(minutes=10)
 """Within this time every process must have arrived."""
 
+TO_TELL = timedelta(seconds=10)
+"""So long a process lets another one say why the run ends."""
+
 TO_WAIT = timedelta(days=7)
 """A process waits this long for one that is still at work; one that died is noticed at once."""
 
@@ -170,6 +173,12 @@ def tells() -> bool:
         return _stores[0].add("medistill/told", 1) == 1
     except RuntimeError:  # the process or machine that held the store is gone
         return True
+
+
+def let_tell() -> None:
+    """Before the processes have joined, wait for the one that tells why: the launcher ends all as soon as one ends."""
+    if not _stores:
+        time.sleep(TO_TELL.total_seconds())
 
 
 def _arrive(store: Any, size: int) -> None:

@@ -158,6 +158,20 @@ def test_a_mistake_is_told_once(alone, tiny, tmp_path):
     assert finish(start(typo, tmp_path), expect=1)[1] == ["medistill: experts.epochs is 0; give at least 1"]
 
 
+def test_who_does_not_tell_waits_for_who_does(monkeypatch, capsys):
+    """The launcher ends all processes as soon as one has ended, and the silent one may be the quicker."""
+    from medistill import cli
+
+    waited = []
+    monkeypatch.setattr(parallel.time, "sleep", waited.append)
+    for rank, told in (("1", ""), ("0", "medistill: a mistake\n")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit) as end:
+            cli.fail("a mistake")
+        assert end.value.code == 2 and capsys.readouterr().err == told
+    assert waited == [parallel.TO_TELL.total_seconds()]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_adding_telling_and_waiting(tmp_path, processes):
     (tmp_path / "script.py").write_text(

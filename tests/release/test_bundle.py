@@ -266,7 +266,8 @@ def test_the_example_of_an_ordered_set_learns_from_all_pairs_in_turn(
 
 
 def test_an_audit_of_few_patients_keeps_its_verdicts_alone(toy: dict[str, Any]) -> None:
-    reduced = verdicts_only(toy["audit"] | {"words": ["a", "b"], "context": {}}, FEW)
+    (known,) = toy["audit"]["checks"]
+    reduced = verdicts_only(toy["audit"] | {"checks": [known | {"number": 1}], "words": ["a", "b"], "context": {}}, FEW)
     (check,) = reduced["checks"]
     assert (check["verdict"], check["statistic"], check["interval"], check["power"]) == ("pass", {}, None, None)
     assert check["explanation"] == f"A{FEW[1:]}." and "epsilon" not in json.dumps(reduced)

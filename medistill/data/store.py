@@ -29,6 +29,9 @@ from medistill.files import digest_of
 FORMAT = 1
 """Raised when the same file and settings come to give other pixels, so that older stores are read no more."""
 
+LISTS = {"stamps": str, "sha256": str, "choices": dict}
+"""What a line of the journal tells of each of its films, and of which kind it is."""
+
 Decoder = Callable[[Sequence[Path]], Generator[tuple[range, list[Reading]], None, None]]
 
 
@@ -213,11 +216,8 @@ class FilmStore:
         images = (self.folder / "rows").stat().st_size // (4 * self.size**2)
         end = 0
         for line in self._journal:
-            try:
-                told = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n") or told["slot"] + len(told["stamps"]) > images:
+            told = _record(line)
+            if told is None or told["slot"] + len(told["stamps"]) > images:
                 break
             self._take(told)
             end += len(line)
@@ -233,6 +233,22 @@ class FilmStore:
             same = self._same.setdefault(json.dumps(choices), choices)
             self._entries[key] = Entry(told["slot"] + number, sha256, same)
         self._slots = max(self._slots, told["slot"] + len(told["stamps"]))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record of one line of the journal, None where it is torn or is none."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not line.endswith(b"\n") or not isinstance(told, dict) or set(told) != {"slot", *LISTS}:
+        return None
+    slot, lists = told["slot"], [told[name] for name in LISTS]
+    if type(slot) is not int or slot < 0 or not all(isinstance(one, list) for one in lists):
+        return None
+    alike = len({len(one) for one in lists}) == 1
+    kinds = all(isinstance(value, kind) for name, kind in LISTS.items() for value in told[name])
+    return told if alike and kinds else None
 
 
 def stamp(path: Path) -> str:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -41,6 +43,8 @@ def make_keys(name: Path) -> Ed25519PublicKey:
 
     The private key is encrypted where MEDISTILL_KEY_PASSWORD holds a password.
 
+    Both files stand in the end, or neither does.
+
     Raises:
         UserError: one of the files exists: a key is never overwritten.
     """
@@ -52,16 +56,25 @@ def make_keys(name: Path) -> Ed25519PublicKey:
     password = os.environ.get(PASSWORD, "").encode()
     lock: KeySerializationEncryption = BestAvailableEncryption(password) if password else NoEncryption()
     private.parent.mkdir(parents=True, exist_ok=True)
-    _write_new(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock), 0o600)
-    _write_new(public, public_pem(key.public_key()).encode(), 0o644)
-    return key.public_key()
+    # a killed process may leave the first one: a public key that nobody can sign with does no harm
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
+    with _new(public, public_pem(key.public_key()).encode(), 0o644), _new(private, secret, 0o600):
+        return key.public_key()
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not exist, with these rights from its first moment."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        os.fsync(file.fileno())
+@contextmanager
+def _new(path: Path, data: bytes, mode: int) -> Iterator[None]:
+    """Write a file that must not exist, with these rights from its first moment; it goes if the block fails."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(handle, "wb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:

@@ -98,6 +98,9 @@ def parse_signature(data: bytes) -> Signature:
         signed, raw = value["signed"].encode(), base64.b64decode(value["signature"], validate=True)
     except (UserError, UnicodeEncodeError, binascii.Error, ValueError) as error:
         raise ReleaseError(f"{SIGNATURE}: its key, text or signature cannot be read; {AGAIN}") from error
+    written = (public_pem(key), base64.b64encode(raw).decode())
+    if (value["public_key"], value["signature"]) != written:
+        raise ReleaseError(f"{SIGNATURE}: its key or signature is spelled as no release spells it; {AGAIN}")
     if value["fingerprint"] != fingerprint(key):
         raise ReleaseError(f"{SIGNATURE}: the fingerprint in it is not that of the key in it; {AGAIN}")
     try:

@@ -9,6 +9,7 @@ import yaml
 
 from medistill.config.merge import Merge
 from medistill.distill.distilled import Distilled
+from medistill.errors import UserError
 from medistill.files import digest_of
 from medistill.foreign import shown
 from medistill.release.bundle import write_release
@@ -16,11 +17,11 @@ from medistill.release.composition import compose
 from medistill.release.decision import Signed
 from medistill.release.keys import read_private_key
 from medistill.release.load import release_digest
+from medistill.release.manifest import IMAGES, SUMS
 from medistill.release.merge import PARTS, combine
 from medistill.release.merged_audit import merged_audit, start_of, words_of
 from medistill.release.merged_config import merged_config
 from medistill.release.part import Part, read_parts
-from medistill.release.signature import write_signature
 from medistill.release.terms import merged_terms
 
 NOT_MEASURED = "the merged set was not measured; what each release reached alone stands under its name"
@@ -33,7 +34,7 @@ def merge(settings: Merge, say: Callable[[str], None]) -> None:
     """`medistill merge`: write the merged release, and say what it is, promises and was not measured for.
 
     Raises:
-        UserError: the releases do not fit together, one is there twice, or a key is none.
+        UserError: the releases do not fit together, one is there twice, a key is none, or `out` lies in a release.
         ReleaseError: a release is not what it claims to be.
     """
     key = read_private_key(Path(settings.key)) if settings.key else None
@@ -42,6 +43,7 @@ def merge(settings: Merge, say: Callable[[str], None]) -> None:
     ledger = compose({part.name: part.ledger for part in parts}, disjoint)
     final = _merged(parts, settings, disjoint)
     folder = Path(settings.out or f"merged-{digest_of(final.provenance)[:8]}")
+    _require_outside(folder)
     write_release(
         folder,
         distilled=final,
@@ -51,13 +53,22 @@ def merge(settings: Merge, say: Callable[[str], None]) -> None:
         overview=_overview(parts),
         ledger=ledger,
         published=True,
+        key=key,
         **words_of(parts),
     )
-    if key is not None:
-        write_signature(folder, key)
     for line in _told(parts, final, ledger):
         say(line)
     say(f"merge: release {release_digest(folder)} -> {folder}")
+
+
+def _require_outside(folder: Path) -> None:
+    """Raise a UserError for a folder within a release, which holds its own files and nothing else."""
+    for above in folder.resolve().parents:
+        if (above / SUMS).is_file() and (above / IMAGES).is_file():
+            raise UserError(
+                f"--out {shown(folder)}: lies in the release {shown(above.name)}, which could be verified no more; "
+                "name a folder outside it"
+            )
 
 
 def _merged(parts: Sequence[Part], settings: Merge, disjoint: Signed | None) -> Distilled:

@@ -1,5 +1,6 @@
 """The store of decoded films: read once, changed ones alone again, and whole whenever a run is killed."""
 
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -129,6 +130,42 @@ def test_a_torn_line_is_forgotten_with_its_films_alone(tmp_path, paths, cut):
     second = Decoder()
     assert torch.equal(read(tmp_path, paths, second).images[torch.arange(11)], expected(paths))
     assert second.asked == ["film0", "film1", "film2", "film3"]  # the chunk that came last
+    third = Decoder()
+    assert torch.equal(read(tmp_path, paths, third).images[torch.arange(11)], expected(paths)) and not third.asked
+
+
+def record(**changes) -> bytes:
+    """A line of the journal for one film."""
+    return json.dumps({"slot": 0, "stamps": ["a"], "sha256": ["b"], "choices": [{}], **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"123",
+        b"{}",
+        b"null",
+        b"[" * 100_000,
+        b"\xff",
+        record(slot="0"),
+        record(slot=True),
+        record(slot=-1),
+        record(stamps="a"),
+        record(stamps=[["a"]]),
+        record(choices=[1]),
+        record(sha256=[]),
+        record(more=1),
+    ],
+    ids=lambda line: line[:20].decode(errors="replace"),
+)
+def test_a_line_that_is_no_record_is_forgotten_with_what_follows(tmp_path, paths, line):
+    read(tmp_path, paths, Decoder())
+    journal = next((tmp_path / "run").glob("films-*/journal"))
+    first, *others = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([first, line + b"\n", *others]))
+    second = Decoder()
+    assert torch.equal(read(tmp_path, paths, second).images[torch.arange(11)], expected(paths))
+    assert second.asked == [f"film{index}" for index in range(8)]  # the first line tells of the last three
     third = Decoder()
     assert torch.equal(read(tmp_path, paths, third).images[torch.arange(11)], expected(paths)) and not third.asked
 

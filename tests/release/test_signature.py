@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,58 @@ def test_keys_are_closed_and_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"our\.key: exists"):
         make_keys(tmp_path / "new" / "our")
     assert private.read_bytes() == before and not public.exists()
+
+
+@pytest.mark.parametrize("room", [0, 50, 113, 118])
+def test_on_a_full_disk_there_are_both_keys_or_none(tmp_path: Path, room: int) -> None:
+    """The public key's file has 113 bytes, the private one's 119; a limit on files stands in for the disk's."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            make_keys(tmp_path / "our")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    made = make_keys(tmp_path / "our")
+    assert [path.stat().st_size for path in sorted(tmp_path.iterdir())] == [119, 113]
+    assert fingerprint(read_private_key(tmp_path / "our.key").public_key()) == fingerprint(made)
+
+
+def test_a_key_that_appears_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "our.key").write_text("another's")
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    with pytest.raises(FileExistsError):
+        make_keys(tmp_path / "our")
+    assert [path.name for path in tmp_path.iterdir()] == ["our.key"]
+    assert (tmp_path / "our.key").read_text() == "another's"
+
+
+def respelled(text: str) -> str:
+    """The same 64 bytes in base64: the last digit before the padding has four bits that mean nothing."""
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = f"{text[:-3]}{digits[digits.index(text[-3]) + 1]}=="
+    assert base64.b64decode(other, validate=True) == base64.b64decode(text)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("public_key", lambda text: f"the key of a person who never signed\n{text}"),
+        ("public_key", lambda text: f"{text}\n"),
+        ("public_key", lambda text: text.replace("\n", "\r\n")),
+        ("signature", respelled),
+    ],
+    ids=["before", "behind", "line-ends", "bits"],
+)
+def test_a_signature_has_one_spelling(key: Ed25519PrivateKey, field: str, change: Callable[[str], str]) -> None:
+    value = sign(SUMS, key)
+    assert parse_signature(json.dumps(value).encode()).signed == SUMS
+    value[field] = change(value[field])
+    with pytest.raises(ReleaseError, match=r"signature\.json: its key or signature is spelled as no release spells"):
+        parse_signature(json.dumps(value).encode())
 
 
 def test_two_keys_are_not_the_same(tmp_path: Path) -> None:

@@ -238,3 +238,39 @@ def test_an_unnamed_result_is_named_after_what_is_in_it(tmp_path: Path, monkeypa
     main(["merge", "one", "two"])
     (folder,) = tmp_path.glob("merged-????????")
     assert len(medistill.load(folder)) == 12
+
+
+def test_nothing_stands_until_it_is_signed(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped where it would sign, a merge leaves no folder; neither does it leave one beside."""
+    north, south = site(tmp_path, "north", 0), site(tmp_path, "south", 1)
+    command = ["merge", str(north), str(south), "--out", str(tmp_path / "to" / "merged"), "--key"]
+    command.append(str(keys / "ours.key"))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medistill.release.signature.sign", stop)
+        assert code_of(*command) == 130
+    assert not list((tmp_path / "to").iterdir())
+    main(command)
+    main(["verify", str(tmp_path / "to" / "merged"), "--pub", str(keys / "ours.pub")])
+
+
+@pytest.mark.parametrize("place", ["north/x", "north/images/x", "link/x"])
+def test_no_release_is_written_into_another(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    north, south = site(tmp_path, "north", 0), site(tmp_path, "south", 1)
+    (tmp_path / "link").symlink_to(north / "images")
+    assert code_of("merge", north, south, "--out", tmp_path / place) == 2
+    assert "lies in the release north, which could be verified no more" in capsys.readouterr().err
+    main(["verify", str(north)])
+
+
+def test_without_a_name_no_release_is_written_into_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north, south = site(tmp_path, "north", 0), site(tmp_path, "south", 1)
+    monkeypatch.chdir(north)
+    assert code_of("merge", ".", south) == 2
+    assert "lies in the release north" in capsys.readouterr().err
+    main(["verify", str(north)])

@@ -37,6 +37,7 @@ class ReleasedSet(Dataset[tuple[Tensor, Tensor]]):
         audit: what was attacked, and with which result.
         config: the settings it was made with, paths and people withheld.
         digest: the release's, SHA-256 of its SHA256SUMS.
+        images_sha256: of its distilled.safetensors.
         fingerprint: of the key that signed the release; None: nobody did.
         folder: where it was read from.
     """
@@ -55,6 +56,7 @@ class ReleasedSet(Dataset[tuple[Tensor, Tensor]]):
     audit: dict[str, Any]
     config: dict[str, Any]
     digest: str
+    images_sha256: str
     fingerprint: str | None
     folder: Path
 
@@ -114,6 +116,7 @@ def load(folder: str | Path, pub: str | Path | None = None) -> ReleasedSet:
         audit=verified.audit,
         config=verified.config,
         digest=verified.digest,
+        images_sha256=verified.images_sha256,
         fingerprint=verified.fingerprint,
         folder=verified.folder,
     )

@@ -13,7 +13,7 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
 from medistill.release.compare import require_views
 from medistill.release.consistent import require_agreement, require_honest_audit, require_sound_evaluation
-from medistill.release.described import require_described
+from medistill.release.described import CROISSANT, require_described
 from medistill.release.keys import read_public_key
 from medistill.release.manifest import (
     AGAIN,
@@ -22,15 +22,21 @@ from medistill.release.manifest import (
     CONFIG,
     EVALUATION,
     IMAGES,
+    NEEDED,
     read_manifest,
     require_complete,
 )
 from medistill.release.master import parse_master
 from medistill.release.parse import parse_object, parse_yaml
 from medistill.release.signature import check_signature
-from medistill.release.strict_png import require_small
+from medistill.release.strict_png import require_drawn
 
 LONGEST_HEAD = 64 << 10
+
+PREVIEW = "preview.png"
+KNOWN = (*NEEDED, CROISSANT, "environment.json", "privacy_ledger.json")
+BESIDE = (".md", ".txt")
+"""Kinds of files that anybody may lay beside those, for no program learns from them."""
 
 # As Hugging Face finds it.
 _HEAD = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.DOTALL)
@@ -44,6 +50,7 @@ class Verified:
         folder: the release.
         files: how many stand in its SHA256SUMS.
         digest: SHA-256 of its SHA256SUMS.
+        images_sha256: of its distilled.safetensors.
         fingerprint: of the key that signed it; None: nobody did.
         trusted: whether that is the key the caller gave.
         distilled: the set.
@@ -55,6 +62,7 @@ class Verified:
     folder: Path
     files: int
     digest: str
+    images_sha256: str
     fingerprint: str | None
     trusted: bool
     distilled: Distilled
@@ -96,6 +104,7 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
         folder=folder,
         files=len(manifest.listed),
         digest=manifest.digest,
+        images_sha256=manifest.listed[IMAGES],
         fingerprint=signature.fingerprint if signature else None,
         trusted=key is not None,
         distilled=distilled,
@@ -106,11 +115,11 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
 
 
 def _require_plain(name: str, data: bytes) -> None:
-    """Raise a ReleaseError for a picture too large to show, or a kind of data that belongs to no view."""
-    if name.endswith(".png"):
-        require_small(name, data)
-    elif name.endswith((".dcm", ".npz", ".safetensors")):
-        raise ReleaseError(f"{name}: shows no image of the master; {AGAIN}")
+    """Raise a ReleaseError for data that no part of a release is, from which a program could learn something else."""
+    if name == PREVIEW:
+        require_drawn(name, data)
+    elif name not in KNOWN and not name.lower().endswith(BESIDE):
+        raise ReleaseError(f"{name}: no part of a release, which holds nothing besides but {' and '.join(BESIDE)}; {AGAIN}")
 
 
 def _card(data: bytes) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
 from medistill.release import npz, pictures, strict_npz
-from medistill.release.manifest import AGAIN, Manifest
+from medistill.release.manifest import AGAIN, IMAGES, Manifest
 from medistill.release.parse import parse_lines
 from medistill.release.strict_png import read_png
 
@@ -87,6 +87,8 @@ def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str]) -
         _require_near(path, slide.values, wanted, STEPS * float(finest.slope))
         if slide.window != window or _label(slide.comments) != _label(json.dumps(row)):
             raise ReleaseError(f"{path}: its window or label is not the master's; {AGAIN}")
+        own = dicom.slide_of(distilled, index, manifest.listed[IMAGES], slide.rescale, slide.stored)
+        strict_dicom.require_own(path, data, slide, own)
 
 
 def _label(comments: str) -> list[Any]:

@@ -69,9 +69,9 @@ def write_dicom(folder: Path, distilled: Distilled, digest: str) -> None:
     for index, name in enumerate(names(distilled, "dcm")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _header(distilled, index, name, digest)
-        _pixels(file, values[index], rescale)
-        file.save_as(path, enforce_file_format=True)
+        slide_of(distilled, index, digest, rescale, rescale.stored(values[index])).save_as(
+            path, enforce_file_format=True
+        )
 
 
 def read_dicom(folder: Path) -> Tensor:
@@ -87,19 +87,26 @@ def read_slide(path: Path) -> Tensor:
     return torch.from_numpy(values / UNITS).float()[None]
 
 
-def _pixels(file: Dataset, values: NDArray[np.float64], rescale: Rescale) -> None:
-    """Image Pixel, Modality LUT and VOI LUT modules (C.7.6.3, C.11.1, C.11.2) of modality values (H, W)."""
-    file.Rows, file.Columns = values.shape
+def slide_of(distilled: Distilled, index: int, digest: str, rescale: Rescale, stored: NDArray[np.uint16]) -> Dataset:
+    """The file of one image, of stored values (H, W), as `write_dicom` writes it."""
+    file = _header(distilled, index, digest)
+    _pixels(file, stored, rescale)
+    return file
+
+
+def _pixels(file: Dataset, stored: NDArray[np.uint16], rescale: Rescale) -> None:
+    """Image Pixel, Modality LUT and VOI LUT modules (C.7.6.3, C.11.1, C.11.2) of stored values (H, W)."""
+    file.Rows, file.Columns = stored.shape
     file.SamplesPerPixel, file.PixelRepresentation = 1, 0
     file.PhotometricInterpretation = "MONOCHROME2"
     file.BitsAllocated, file.BitsStored, file.HighBit = 16, 16, 15
     file.RescaleSlope, file.RescaleIntercept, file.RescaleType = rescale.slope, rescale.intercept, "US"
     # the window maps 0 to black and UNITS to white, exactly
     file.WindowCenter, file.WindowWidth, file.VOILUTFunction = (UNITS + 1) / 2, UNITS + 1, "LINEAR"
-    file.PixelData = rescale.stored(values).tobytes()
+    file.PixelData = stored.tobytes()
 
 
-def _header(distilled: Distilled, index: int, name: str, digest: str) -> Dataset:
+def _header(distilled: Distilled, index: int, digest: str) -> Dataset:
     """Everything but the pixels."""
     file = Dataset()
     file.file_meta = FileMetaDataset()
@@ -124,7 +131,7 @@ def _header(distilled: Distilled, index: int, name: str, digest: str) -> Dataset
     file.ImageType = ["DERIVED", "SECONDARY"]
     file.BurnedInAnnotation, file.LossyImageCompression = "NO", "00"
     file.DerivationDescription = NOTICE
-    row = row_of(distilled, index, name) | {"probabilities": [_short(p) for p in distilled.labels[index].tolist()]}
+    row = row_of(distilled, index, "") | {"probabilities": [_short(p) for p in distilled.labels[index].tolist()]}
     file.ImageComments = json.dumps(
         {key: value for key, value in row.items() if key != "file_name"}, ensure_ascii=False
     )

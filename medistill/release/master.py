@@ -32,6 +32,8 @@ def parse_master(data: bytes) -> Distilled:
         if not 0 < length <= min(LONGEST_HEADER, len(data)):
             raise ReleaseError(f"{IMAGES}: not a distilled set (a header of {length} bytes); {AGAIN}")
         header = parse_object(IMAGES, data[8 : 8 + length])
+        if set(header["__metadata__"]) != {"medistill"}:
+            raise ReleaseError(f"{IMAGES}: a header with more in it than a set's; {AGAIN}")
         metadata = parse_object(IMAGES, header["__metadata__"]["medistill"])
         distilled = Distilled.of(IMAGES, metadata, load_tensors(data))
         problem = _problem(distilled)

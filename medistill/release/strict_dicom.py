@@ -1,5 +1,6 @@
 """Pixels of a DICOM file from elsewhere: only the uncompressed kind a release holds, with nothing laid over it."""
 
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -9,14 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medistill.errors import ReleaseError
 from medistill.foreign import shown
+from medistill.release.dicom import Rescale
 from medistill.release.manifest import AGAIN
 from medistill.release.parse import DAMAGED
+
+_OURS = re.compile(r"-?\d\.\d{8}e[+-]\d\d")
+_VERSION = re.compile(r"\d[\w.+!-]{0,39}", re.ASCII)
 
 UNDEFINED = 0xFFFFFFFF
 HEADER = 64 << 10  # most bytes of a file besides its pixels
@@ -53,11 +59,17 @@ class Slide:
         values: (H, W) modality values.
         window: centre and width.
         comments: the Image Comments.
+        stored: (H, W) the values in the file.
+        rescale: how they become modality values.
+        software: the version of medistill that wrote it, as it says.
     """
 
     values: NDArray[np.float64]
     window: tuple[float, float]
     comments: str
+    stored: NDArray[np.uint16]
+    rescale: Rescale
+    software: str
 
 
 def read_slide(name: str, data: bytes, shape: tuple[int, int]) -> Slide:
@@ -93,12 +105,49 @@ def _slide(name: str, file: Dataset, shape: tuple[int, int]) -> Slide:
             f"{name}: declares {shown(file.Columns, 20)} x {shown(file.Rows, 20)} pixels in {len(stored)} bytes, the "
             f"set has {shape[1]} x {shape[0]}; {AGAIN}"
         )
-    values = np.frombuffer(stored, dtype="<u2").reshape(shape).astype(np.float64)
+    pixels = np.frombuffer(stored, dtype="<u2").reshape(shape)
+    slope, intercept = file.RescaleSlope, file.RescaleIntercept
     return Slide(
-        values * float(file.RescaleSlope) + float(file.RescaleIntercept),
+        pixels.astype(np.float64) * float(slope) + float(intercept),
         (float(file.WindowCenter), float(file.WindowWidth)),
         str(file.ImageComments),
+        pixels,
+        Rescale(str(slope), str(intercept)),
+        str(file.ContributingEquipmentSequence[0].SoftwareVersions),
     )
+
+
+def require_own(name: str, data: bytes, slide: Slide, wanted: Dataset) -> None:
+    """Raise a ReleaseError unless a file is, byte for byte, the one that `wanted` is written as.
+
+    Args:
+        name: of the file.
+        data: its bytes.
+        slide: what was read from them.
+        wanted: what we write of these stored values; the version of medistill is taken from the file.
+    """
+    if not all(_OURS.fullmatch(text) for text in (slide.rescale.slope, slide.rescale.intercept)):
+        raise ReleaseError(f"{name}: a scale that no release is written with; {AGAIN}")
+    if not _VERSION.fullmatch(slide.software):
+        raise ReleaseError(f"{name}: written by {shown(slide.software, 40)!r}, which is no medistill; {AGAIN}")
+    wanted.ContributingEquipmentSequence[0].SoftwareVersions = slide.software
+    written = BytesIO()
+    wanted.save_as(written, enforce_file_format=True)
+    if written.getvalue() != data:
+        with warnings.catch_warnings(action="ignore"):
+            why = _different(data, written.getvalue())
+        raise ReleaseError(f"{name}: holds {why} than the slide of this image; {AGAIN}")
+
+
+def _different(data: bytes, own: bytes) -> str:
+    """Which element of a file is another; none where that is not seen in a single one."""
+    found, wanted = (read_dataset(BytesIO(file[132:]), False, True) for file in (data, own))
+    for tag in sorted({*wanted.keys(), *found.keys()}):
+        # undecoded, for what stands there may be of no kind at all
+        values = [getattr(file.get_item(tag), "value", None) for file in (found, wanted)]
+        if values[0] != values[1]:
+            return f"another {keyword_for_tag(tag) or tag}"
+    return "other bytes"
 
 
 class _Ascending:

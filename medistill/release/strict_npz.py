@@ -1,5 +1,6 @@
 """Arrays of an .npz from elsewhere: only those that are expected, of the shapes and types that are expected."""
 
+import struct
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,6 +15,7 @@ from medistill.foreign import shown
 from medistill.release.manifest import AGAIN
 from medistill.release.parse import DAMAGED
 
+LOCAL, LISTED, END = 30, 46, 22  # bytes of a zip's fixed headers (APPNOTE 4.3.7, 4.3.12, 4.3.16)
 HEADER = 4096  # most bytes that the header of an array takes
 
 
@@ -35,11 +37,31 @@ def read_npz(name: str, data: bytes, expected: Mapping[str, NDArray[Any]]) -> di
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             members = archive.infolist()
+            if fault := _fault(archive, data):
+                raise ReleaseError(f"{name}: {fault}; {AGAIN}")
             if sorted(member.filename for member in members) != sorted(f"{key}.npy" for key in expected):
                 raise ReleaseError(f"{name}: holds other arrays than a release's; {AGAIN}")
             return {key: _array(f"{name}: {key}", archive, f"{key}.npy", like) for key, like in expected.items()}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, *DAMAGED) as error:
+    except (zipfile.BadZipFile, struct.error, OSError, EOFError, NotImplementedError, *DAMAGED) as error:
         raise ReleaseError(f"{name}: a damaged .npz; {AGAIN}") from error
+
+
+def _fault(archive: zipfile.ZipFile, data: bytes) -> str | None:
+    """What an archive holds besides its members, one after another from the first byte to the last, or None."""
+    at = 0
+    for member in archive.infolist():
+        name = member.filename.encode()
+        local = struct.unpack("<4s5H3L2H", data[at : at + LOCAL])
+        sizes = (member.CRC, member.compress_size, member.file_size, len(name), 0)
+        told = data[at + LOCAL : at + LOCAL + len(name)]
+        if member.header_offset != at or local[3] != member.compress_type or local[6:] != sizes or told != name:
+            return "an .npz with more in it than its arrays"
+        at += LOCAL + len(name) + member.compress_size
+    listed = sum(LISTED + len(member.filename.encode()) for member in archive.infolist())
+    extra = any(member.extra or member.comment for member in archive.infolist())
+    if extra or archive.comment or archive.start_dir != at or len(data) != at + listed + END:
+        return "an .npz with more in it than its arrays"
+    return None
 
 
 def _array(what: str, archive: zipfile.ZipFile, member: str, like: NDArray[Any]) -> NDArray[Any]:

@@ -119,7 +119,9 @@ def _require_plain(name: str, data: bytes) -> None:
     if name == PREVIEW:
         require_drawn(name, data)
     elif name not in KNOWN and not name.lower().endswith(BESIDE):
-        raise ReleaseError(f"{name}: no part of a release, which holds nothing besides but {' and '.join(BESIDE)}; {AGAIN}")
+        raise ReleaseError(
+            f"{name}: no part of a release, which holds nothing besides but {' and '.join(BESIDE)}; {AGAIN}"
+        )
 
 
 def _card(data: bytes) -> str:

@@ -215,7 +215,7 @@ ATTACKS = [
     Attack(
         "picture that unpacks to more",
         hidden(replaced(PNG, png(16, 16, bytes(50_000_000)))),
-        r"images/COVID/0000\.png: \d+ of its pixels",
+        r"images/COVID/0000\.png: a PNG that holds more or less",
         bomb=True,
     ),
     Attack(
@@ -225,7 +225,9 @@ ATTACKS = [
     ),
     Attack("file behind a picture", hidden(extended(PNG, b"PK\3\4")), r"images/COVID/0000\.png: a damaged PNG, or one"),
     Attack(
-        "picture cut off", hidden(replaced(PNG, png(16, 16, ROW * 3))), r"images/COVID/0000\.png: \d+ of its pixels"
+        "picture cut off",
+        hidden(replaced(PNG, png(16, 16, ROW * 3))),
+        r"images/COVID/0000\.png: a PNG that holds more or less",
     ),
     Attack("picture that is none", hidden(replaced(PNG, b"GIF89a")), r"images/COVID/0000\.png: not a PNG"),
     Attack(

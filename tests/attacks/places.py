@@ -112,7 +112,7 @@ ATTACKS = [
     Attack("file gone, sums rewritten", hidden(lambda f: (f / "README.md").unlink()), r"README\.md: missing from"),
     Attack("pickle", hidden(put("model.pkl")), r"model\.pkl: no release holds such a file"),
     Attack("program", hidden(put("load.py")), r"load\.py: no release holds such a file"),
-    Attack("second master", hidden(put("better.safetensors")), r"better\.safetensors: shows no image of the master"),
+    Attack("second master", hidden(put("better.safetensors")), r"better\.safetensors: no part of a release"),
     Attack("empty folder", lambda f: (f / "images" / "empty").mkdir(), r"images/empty/: an empty folder"),
     Attack("link to a file", linked, r"audit\.json: neither a plain file nor a folder"),
     Attack("link to a folder", linked_folder, r"dicom: neither a plain file nor a folder"),

@@ -112,5 +112,9 @@ ATTACKS = [
         "classes of one name", metadata(classes=["COVID", "COVID", "normal"]), r"distilled\.safetensors: two classes"
     ),
     Attack("class with an escape", metadata(classes=["\x1b[2J", "a", "b"]), r"distilled\.safetensors: a name that is"),
-    Attack("another start", metadata(provenance={"start": "real", "method": "iadd"}), r"(audit|metadata)\.json: "),
+    Attack(
+        "another start",
+        metadata(provenance={"start": "real", "method": "iadd"}),
+        r"(audit|metadata)\.json: |dicom/COVID/0000\.dcm: holds another MediaStorageSOPInstanceUID",
+    ),
 ]

@@ -58,9 +58,9 @@ def audit(session: Session) -> None:
             for figure in figures:
                 if not figure["shows_patients"]:
                     run.figure(work.folder / figure["name"])
-    work.finish({"distilled": made.key}, [FILE, PAGE, *(figure["name"] for figure in figures)])
     if report["verdict"] == "fail" and session.tracker is not None:
-        session.tracker.settle(session.config.data.name)  # a model of this set may stand there as released
+        session.tracker.settle()  # a model of this set may stand there as released
+    work.finish({"distilled": made.key}, [FILE, PAGE, *(figure["name"] for figure in figures)])
     for line in report["words"]:
         session.say(f"audit: {line}")
     session.say(f"audit: verdict {report['verdict']} -> {work.folder / FILE}, on one page in {PAGE}")
@@ -127,12 +127,18 @@ def _require_account(session: Session, splits: Splits, made: Work, final: Distil
 
 
 def failed_before(session: Session, work: Work, made: Work) -> list[str]:
-    """The checks that failed in other audits of this very set, which another audit's silence does not undo."""
+    """The checks that failed in other audits of this very set, which another audit's silence does not undo.
+
+    Their names alone, for they leave with the release: an audit's key is a digest of all films.
+    """
     failed = []
     for done in _audits_of(session, made):
         if done.parent != work.folder:
             checks = read_json(done.with_name(FILE))["checks"]
-            failed += [f"{check['name']} ({done.parent.name})" for check in checks if check["verdict"] == "fail"]
+            here = [str(check["name"]) for check in checks if check["verdict"] == "fail"]
+            if here:
+                session.say(f"note: another audit of this set failed: {', '.join(here)} -> {done.with_name(FILE)}")
+            failed += here
     return failed
 
 

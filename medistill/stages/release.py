@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from medistill.data.imageset import ImageSet
 from medistill.distill.distilled import Distilled
@@ -15,6 +16,7 @@ from medistill.release.guarded import FEW, WITHHELD, WITHHELD_FEW, verdicts_only
 from medistill.release.keys import fingerprint
 from medistill.release.load import verify
 from medistill.release.metadata import FORMAT
+from medistill.release.signature import write_signature
 from medistill.stages.audit import audited, failed_before
 from medistill.stages.distill import FILE as DISTILLED
 from medistill.stages.distill import distilled
@@ -23,7 +25,7 @@ from medistill.stages.experts import ledger_of
 from medistill.stages.load import SPLITS, Splits, load
 from medistill.stages.recorded import record, record_again
 from medistill.stages.session import Session
-from medistill.stages.signing import sign_written, signing_key
+from medistill.stages.signing import require_own, signing_key
 from medistill.stages.views import view_accuracy
 
 
@@ -41,30 +43,22 @@ def release(session: Session) -> Path:
         session.say(f"note: a class has fewer than {LEAST} test patients, so all figures measured on them stay inside")
     overview = _overview(session, splits, final)
     ledger = ledger_of(session, splits)
-    parts: dict[str, Any] = {
-        "format": FORMAT,
-        "distilled": made.key,
-        "evaluate": measured.key,
-        "audit": checked.key,
-        "overview": overview,
-    }
-    if ledger:
-        # the folder's name leaves with it, so it must come from what the guarantee covers
-        public = {key: overview[key] for key in ("name", "citation", "licence")}
-        parts = {"format": FORMAT, "distilled": sha256(made.file(DISTILLED)), "ledger": ledger, "overview": public}
     words = {"override": session.config.release.override, "accept": session.config.release.accept}
     before = failed_before(session, checked, made)
     decision = decide(audit, final.provenance["start"], **words, failed_before=before)
     signed = {key: decision[key] for key in ("override", "accepted") if decision[key]}
-    work = session.work("release", {**parts, **signed})
+    leaves = {**(verdicts_only(audit) if ledger else verdicts_only(audit, FEW) if few else audit), "decision": decision}
+    stages = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key}
+    decides = {**stages, "overview": overview, **signed, **({"failed_before": before} if before else {})}
+    if ledger:
+        decides = {"distilled": sha256(made.file(DISTILLED)), **_covered(overview, ledger, leaves)}
+    work = session.work("release", {"format": FORMAT, **decides})
     folder = work.folder
     params = {"release": session.config.data.name, **signed}
-    keys = {"distilled": made.key, "evaluate": measured.key, "audit": checked.key, "set": made.digest(DISTILLED)}
+    keys = {**stages, "set": made.digest(DISTILLED)}
     if folder.exists():
-        written = verify(folder)
-        if key is not None:
-            sign_written(written, key, final, decision)
-            session.say(f"release: signed by the key with fingerprint {fingerprint(key.public_key())}")
+        require_own(verify(folder), final, leaves)
+        _sign(session, folder, key)
         record_again(session, work, params, keys)
         session.say(f"release: written already -> {folder}")
         return folder
@@ -92,6 +86,19 @@ def release(session: Session) -> Path:
             record(run, folder)
     session.say(f"release: -> {folder}")
     return folder
+
+
+def _covered(overview: dict[str, Any], ledger: dict[str, Any], leaves: dict[str, Any]) -> dict[str, Any]:
+    """What tells releases of a set in DP mode apart: the folder's name leaves too, so it comes from what leaves."""
+    public = {name: overview[name] for name in ("name", "citation", "licence")}
+    return {"overview": public, "ledger": ledger, "audit": leaves}
+
+
+def _sign(session: Session, folder: Path, key: Ed25519PrivateKey | None) -> None:
+    """Sign a release that was written before the key was given."""
+    if key is not None:
+        write_signature(folder, key)
+        session.say(f"release: signed by the key with fingerprint {fingerprint(key.public_key())}")
 
 
 def _overview(session: Session, splits: Splits, final: Distilled) -> dict[str, Any]:

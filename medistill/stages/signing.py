@@ -1,5 +1,6 @@
-"""The private key of a run, and the signature of a release that was written before the key was given."""
+"""The private key of a run, and whether a release that stands there already is the run's own."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from medistill.config import Config
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
 from medistill.release.keys import read_private_key
-from medistill.release.signature import write_signature
 from medistill.release.verify import Verified
 
 
@@ -19,18 +19,20 @@ def signing_key(config: Config) -> Ed25519PrivateKey | None:
     return read_private_key(Path(config.release.key)) if config.release.key else None
 
 
-def sign_written(written: Verified, key: Ed25519PrivateKey, final: Distilled, decision: dict[str, Any]) -> None:
-    """Sign a verified release if it is this run's: a folder somebody altered here, sums and all, gets no signature.
+def require_own(written: Verified, final: Distilled, audit: Mapping[str, Any]) -> None:
+    """Raise a ReleaseError unless a verified release is this run's.
 
-    Raises:
-        ReleaseError: its images, labels or decision are not the run's.
-        UserError: it bears another key's signature.
+    A folder of another audit, or one somebody altered here, sums and all, is neither signed nor given out.
+
+    Args:
+        written: the release.
+        final: the run's set.
+        audit: the run's as it leaves, with the decision.
     """
     found = written.distilled
     same = torch.equal(found.images, final.images.cpu()) and torch.equal(found.labels, final.labels.cpu())
-    if not same or found.lr != final.lr or written.audit["decision"] != decision:
+    if not same or found.lr != final.lr or written.audit != audit:
         raise ReleaseError(
-            f"{written.folder.name}: its images, labels or decision are not those of this run, so it is not signed; "
-            "move the folder away and release again"
+            f"{written.folder.name}: its images, labels or audit are not those of this run, so it is neither signed "
+            "nor taken for this run's release; move the folder away and release again"
         )
-    write_signature(written.folder, key)

@@ -12,6 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from medistill.audit.check import Check, Outcome
+from medistill.audit.table import TABLE
 from medistill.cli import configure, main
 from medistill.config import Config, Data, Distill, Experts, Private
 from medistill.data.cohort import read_cohort
@@ -19,12 +21,15 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import UserError
 from medistill.experts import private as dp
 from medistill.experts.ledger import Ledger, recorded
+from medistill.files import digest_of, sha256
 from medistill.stages import apart
 from medistill.stages import private as stage
 from medistill.stages.audit import audit
 from medistill.stages.distill import distill
+from medistill.stages.evaluate import evaluate
 from medistill.stages.experts import experts
 from medistill.stages.load import load
+from medistill.stages.release import release
 from medistill.stages.session import Session
 
 DP = ("--experts.private.epsilon", "30", "--experts.private.steps", "4", "--experts.private.rows", "4",
@@ -245,6 +250,62 @@ def test_no_file_of_the_public_side_holds_a_digest_of_films_or_a_seed(cohort, tm
             assert not any(digest[:8].encode() in content for digest in digests), path.name
         assert b'"seed"' not in content and b"generator" not in content, path.name
     assert {p.name for p in files} >= {"means.safetensors", "constants.json", "expert_0001.safetensors", *house}
+
+
+class Moody:
+    """A check of the audit's table that fails where so many copies are planted."""
+
+    number, name, quick = 9, "text", True
+
+    def check(self, candidate, private):
+        verdict = "fail" if private.config.audit.planted == 22 else "pass"
+        done = Check(9, "text", verdict, {"films": 7}, None, 0.9, "none: planted", "none: planted", "Planted.")
+        return Outcome(done, ())
+
+
+def house_digests(one, run):
+    """All digests that films have a part in: of their sets, and the keys of the stages that read them."""
+    marks = [
+        json.loads(p.read_text()) for stage in ("data", "evaluate", "audit") for p in run.glob(f"{stage}-*/*.json")
+    ]
+    keys = [mark[name] for mark in marks for name in ("key", "digest") if name in mark]
+    names = [p.name.split("-")[1] for stage in ("data", "evaluate", "audit") for p in run.glob(f"{stage}-*")]
+    return {text[:8] for text in [*load(one).digests.values(), *keys, *names]}
+
+
+def test_no_file_of_a_release_holds_a_digest_of_films(cohort, tmp_path, monkeypatch):
+    """One audit failed, another did not: each has its own folder, whose name follows from what is in it."""
+    row = next(row for row in TABLE if row.number == 10)
+    monkeypatch.setattr("medistill.stages.audit.TABLE", (Moody(), row))
+    fast = ("--evaluate.baselines", "false", "--evaluate.steps", "2", "--release.override", "Dr. B: a drill")
+    for verb in (experts, distill, evaluate):
+        verb(session(cohort(*fast))[0])
+    failing = cohort(*fast, "--audit.planted", "22")
+    audit(session(failing)[0])
+    first = release(session(failing)[0])
+    audit(session(cohort(*fast))[0])
+    one, said = session(cohort(*fast))
+    second = release(one)
+    assert any(line.startswith("note: another audit of this set failed: text") for line in said)
+    audits = {folder: json.loads((folder / "audit.json").read_text()) for folder in (first, second)}
+    assert [audits[folder]["verdict"] for folder in (first, second)] == ["fail", "pass"]
+    assert [audits[folder]["decision"]["failed"] for folder in (first, second)] == [["text"], ["text"]]
+    digests = house_digests(one, tmp_path / "run")
+    assert len(digests) > 5
+    for folder, told in audits.items():
+        for path in folder.rglob("*"):
+            assert not path.is_file() or not any(digest.encode() in path.read_bytes() for digest in digests), path
+        decides = {
+            "stage": "release",
+            "format": json.loads((folder / "metadata.json").read_text())["format"],
+            "distilled": sha256(folder / "distilled.safetensors"),
+            "ledger": json.loads((folder / "privacy_ledger.json").read_text()),
+            "overview": {"name": "tiny", "citation": "", "licence": ""},
+            "audit": told,
+        }
+        assert folder.name == f"release-{digest_of(decides)[:8]}"
+    for options, folder in ((failing, first), (cohort(*fast), second)):
+        assert release(session(options)[0]) == folder
 
 
 def test_changed_films_need_another_folder(cohort, tiny, tmp_path):

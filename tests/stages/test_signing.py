@@ -67,10 +67,10 @@ def test_a_release_is_signed_when_it_is_written_or_later(
     assert (folder / "signature.json").read_bytes() == first
     _no_word_of_the_key(tmp_path / "run", tmp_path / "record")
 
-    (folder / "signature.json").unlink()
     _set_learning_rate(folder, 0.5)
-    code, told = refused(capsys, "release", *options, "--key", key)
-    assert code == 1 and "are not those of this run, so it is not signed" in told
+    for words in ((), ("--key", key)):
+        code, told = refused(capsys, "release", *options, *words)
+        assert code == 1 and "are not those of this run, so it is neither signed nor taken for this run's" in told
     assert not (folder / "signature.json").exists()
 
 
@@ -86,20 +86,22 @@ def _set_learning_rate(folder: Path, lr: float) -> None:
     from dataclasses import replace
 
     from medistill.distill.distilled import Distilled
-    from medistill.files import write_json
-    from medistill.release.bundle import write_sums
-    from medistill.release.npz import write_npz
-    from medistill.release.pictures import write_pictures
+    from medistill.release.bundle import write_release
 
-    path = folder / "distilled.safetensors"
-    changed = replace(Distilled.load(path), lr=lr)
-    changed.save(path)
-    shutil.rmtree(folder / "images")
-    write_pictures(folder / "images", changed)
-    write_npz(folder / "distilled.npz", changed)
-    metadata = json.loads((folder / "metadata.json").read_text())
-    metadata["training"]["learning_rate"] = lr
-    write_json(folder / "metadata.json", metadata)
-    (folder / "croissant.json").unlink()
-    write_sums(folder)
+    found = load(folder)
+    audit = {name: value for name, value in found.audit.items() if name != "decision"}
+    settings = (folder / "config.yaml").read_text()
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    source = json.loads((folder / "metadata.json").read_text())["source"]
+    changed = replace(Distilled.load(folder / "distilled.safetensors"), lr=lr)
+    shutil.rmtree(folder)
+    write_release(
+        folder,
+        distilled=changed,
+        config_yaml=settings,
+        evaluation=evaluation,
+        audit=audit,
+        overview=source,
+        accept="tester: phantoms",
+    )
     load(folder)

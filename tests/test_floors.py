@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "medistill"
 FLOORS = (
-    {"errors", "files", "foreign", "seeds", "versions", "resources", "__init__"},
+    {"errors", "files", "foreign", "leftovers", "seeds", "versions", "resources", "__init__"},
     {"config", "data", "nets", "augment", "report", "track", "parallel", "kernels", "layers", "sgd", "mistakes"},
     {"experts"},
     {"distill"},

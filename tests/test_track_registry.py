@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medistill.track import Origin, Tracker, open_tracker
+from medistill.track.registry import LEAKED
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,25 @@ def holder(tracker: Tracker, name: str = "toy") -> str | None:
     return str(aliases["released"]) if "released" in aliases else None
 
 
-def register(tracker: Tracker, folder: Path, seed: int, release: Path, name: str) -> Any:
+def register(
+    tracker: Tracker,
+    folder: Path,
+    seed: int,
+    release: Path,
+    name: str,
+    parts: Sequence[Path] = (),
+    bad: Path | None = None,
+) -> Any:
+    """Register a model of a release that was merged from some, one of which may be told to have failed."""
     run_id, model = trained(tracker, folder, seed)
     audit = json.loads((release / "audit.json").read_text())
-    origin = Origin(sha(release / "SHA256SUMS"), sha(release / "distilled.safetensors"), audit)
-    return tracker.register(run_id, name, model, origin)
+    known = frozenset(digest for part in parts for digest in digests(part))
+    failed = frozenset(digests(bad) if bad else ())
+    return tracker.register(run_id, name, model, Origin(*digests(release), audit, known, failed))
+
+
+def digests(release: Path) -> tuple[str, str]:
+    return sha(release / "SHA256SUMS"), sha(release / "distilled.safetensors")
 
 
 def test_the_alias_is_for_a_pass_alone_and_moves_to_the_newest(tracker: Tracker, tmp_path: Path) -> None:
@@ -115,7 +131,7 @@ def test_a_leak_found_in_the_same_set_takes_the_alias_away(tracker: Tracker, tmp
     made = register(tracker, tmp_path, 3, failing, "leak")
     assert not made.released and holder(tracker, "leak") == "1"
     again = register(tracker, tmp_path, 2, tmp_path / "b", "leak")
-    assert (again.version, again.released, again.why) == ("2", False, "an audit of the same set failed")
+    assert (again.version, again.released, again.why) == ("2", False, LEAKED)
 
     (only,) = [
         version for version in tracker.client.search_model_versions("name = 'leak'") if str(version.version) == "1"
@@ -123,10 +139,53 @@ def test_a_leak_found_in_the_same_set_takes_the_alias_away(tracker: Tracker, tmp
     parent = tracker.parent("study", "study", {})
     with tracker.stage(parent, "release", "k-r", {}, {"distilled": "d-1"}) as run:
         run.tag("medistill.release", only.tags["medistill.release"])
-    tracker.settle("leak")
+    tracker.settle()
     assert holder(tracker, "leak") == "1"
     with tracker.stage(parent, "audit", "k-a", {}, {"distilled": "d-1"}) as run:
         run.tag("verdict", "fail")
-    tracker.settle("leak")
+    tracker.settle()
     assert holder(tracker, "leak") is None
-    tracker.settle("a model that nobody registered")
+
+
+def test_a_failing_set_is_known_under_every_name(tracker: Tracker, tmp_path: Path) -> None:
+    first = register(tracker, tmp_path, 1, released(tmp_path, "a", "one set", "pass"), "north")
+    assert first.released
+    register(tracker, tmp_path, 2, released(tmp_path, "b", "one set", "fail"), "another name")
+    assert holder(tracker, "north") is None and holder(tracker, "another name") is None
+    third = register(tracker, tmp_path, 3, tmp_path / "a", "a third")
+    assert (third.released, third.why) == (False, LEAKED)
+
+
+def test_a_merged_set_falls_with_a_part_of_it(tracker: Tracker, tmp_path: Path) -> None:
+    """Whether the part fails under its own name, in an audit of this house, or as the merged release itself tells."""
+    parts = [released(tmp_path, name, f"images of {name}", "pass") for name in ("east", "west", "sound")]
+    merged = released(tmp_path, "both", "east and west", "pass")
+    sound = released(tmp_path, "sounds", "west and sound", "pass")
+    assert register(tracker, tmp_path, 1, merged, "both", parts[:2]).released
+    assert register(tracker, tmp_path, 2, sound, "sounds", parts[1:]).released
+    failing = released(tmp_path, "east, failed", "images of east", "fail")
+    register(tracker, tmp_path, 3, failing, "east")
+    assert holder(tracker, "both") is None and holder(tracker, "sounds") == "1"
+    again = register(tracker, tmp_path, 4, merged, "both", parts[:2])
+    assert (again.version, again.released, again.why) == ("2", False, LEAKED)
+
+    parent = tracker.parent("study", "study", {})
+    with tracker.stage(parent, "audit", "k-a", {}, {"set": digests(parts[2])[1]}) as run:
+        run.tag("verdict", "fail")
+    tracker.settle()
+    assert holder(tracker, "sounds") is None
+
+    assert register(tracker, tmp_path, 5, parts[1], "west").released
+    worst = released(tmp_path, "worst", "all", "fail", failed=["west: text"])
+    register(tracker, tmp_path, 6, worst, "worst", parts, bad=parts[0])
+    assert holder(tracker, "west") == "1", "a part of what failed need not have failed itself"
+    register(tracker, tmp_path, 7, worst, "worst", parts, bad=parts[1])
+    assert holder(tracker, "west") is None
+
+
+def test_an_alias_that_others_set_is_left_alone(tracker: Tracker, tmp_path: Path) -> None:
+    tracker.client.create_registered_model("strangers")
+    tracker.client.create_model_version("strangers", str(tmp_path))
+    tracker.client.set_registered_model_alias("strangers", "released", "1")
+    tracker.settle()
+    assert holder(tracker, "strangers") == "1"

@@ -11,6 +11,7 @@ from torch import Tensor
 from medistill.config.predict import Predict
 from medistill.errors import UserError
 from medistill.files import atomic
+from medistill.leftovers import sweep
 from medistill.release.model import Model, load_model
 from medistill.release.reading import Reading
 from medistill.stages.progress import Progress
@@ -36,6 +37,7 @@ def predict(settings: Predict, say: Say) -> None:
     device = device_named(settings.device)
     source, out = Path(settings.films), Path(settings.out)
     _require_ours(out)
+    sweep(out)  # a killed call's table speaks of patients too
     names, paths = _films(source, out)
     reading = _reading(model, settings)
     if reading.adapter != "films":

@@ -1,11 +1,13 @@
 """What MLflow keeps of a release, so that `medistill trace` can begin at its digest."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.files import read_json, sha256
-from medistill.release.load import AUDIT, IMAGES, SUMS, verify
+from medistill.release.load import AUDIT, SUMS, ReleasedSet
+from medistill.release.merge import PARTS
 from medistill.stages.session import Session, Work
 from medistill.track.registry import Origin
 from medistill.track.store import AFTERWARDS, RELEASE
@@ -33,10 +35,30 @@ def record_again(session: Session, work: Work, params: Mapping[str, Any], tags: 
             record(run, work.folder)
 
 
-def origin(folder: Path) -> Origin:
-    """The release in a folder, verified, as the registry keeps it beside a model."""
-    verified = verify(folder)
-    return Origin(verified.digest, sha256(folder / IMAGES), verified.audit)
+def origin(data: ReleasedSet) -> Origin:
+    """A release as the registry keeps it beside a model: as it was verified, whatever lies in its folder by now."""
+    merged = list(_merged(data.provenance))
+    known = frozenset(digest for one in merged for digest in _digests(one))
+    failed = frozenset(digest for one in merged if one.get("verdict") == "fail" for digest in _digests(one))
+    return Origin(data.digest, data.images_sha256, data.audit, known, failed)
+
+
+def _merged(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The record of every release that was merged into a set, however deep; from elsewhere, so of any form."""
+    waiting = [provenance]
+    while waiting:
+        found = waiting.pop().get(PARTS)
+        records = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        yield from records
+        waiting += records
+
+
+def _digests(record: Mapping[str, Any]) -> Iterator[str]:
+    """By what a release is known that was merged."""
+    for name in ("digest", "images_sha256"):
+        digest = record.get(name)
+        if isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest):
+            yield digest
 
 
 def _decision(folder: Path) -> dict[str, Any]:

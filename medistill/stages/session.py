@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from medistill import parallel
 from medistill.config import Config
 from medistill.errors import UserError
 from medistill.files import digest_of, read_json, sha256, write_json
+from medistill.leftovers import alive, remove
 from medistill.nets import Architecture
 from medistill.release.redact import redact
 from medistill.stages.progress import Progress
@@ -190,8 +190,8 @@ class Session:
     def clean(self) -> None:
         """Delete what killed processes left half-written, here and in the stages' folders."""
         for left in list(self.folder.rglob(".*.tmp")):
-            if not _alive(left.name.split(".")[-2]):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            if not alive(left.name.split(".")[-2]):
+                remove(left)
 
     @cached_property
     def tracker(self) -> "Tracker | None":
@@ -229,16 +229,3 @@ class Session:
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _alive(pid: str) -> bool:
-    """Whether the process that a temporary file is named after still runs (asked on POSIX alone)."""
-    if os.name != "posix" or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -15,6 +15,7 @@ from medistill.data.cohort import Cohort
 from medistill.errors import UserError
 from medistill.evaluate.student import fit_all, predict
 from medistill.files import digest_of, read_json, write_json
+from medistill.leftovers import sweep
 from medistill.release.model import FACTS, METRICS, Model, card, load_model, read_facts, write_model
 from medistill.seeds import generator
 from medistill.stages.order import Order, order_of
@@ -38,6 +39,8 @@ def train(settings: Train, say: Say) -> None:
     order = order_of(settings, say)
     key = order.training["key"]
     folder = Path(settings.out or f"model-{key[:8]}")
+    for path in (folder, folder / METRICS):
+        sweep(path)
     device, done = device_named(settings.device), _there(folder, key)
     # before the work, so that a mistake in the table costs none
     table = own_table(Path(settings.test), settings.columns, order.data.classes, say) if settings.test else None
@@ -199,7 +202,7 @@ def _register(tracker: "Tracker", run: "StageRun", folder: Path, order: Order, s
     """Record how a model learnt its images, and register it."""
     learnt = read_json(folder / METRICS)["synthetic"]
     run.metrics(0, {f"synthetic/{name}": learnt[name] for name in ("loss", "accuracy")})
-    found = tracker.register(run.run_id, order.name, folder, origin(order.data.folder))
+    found = tracker.register(run.run_id, order.name, folder, origin(order.data))
     alias = "alias released" if found.released else f"without the alias released: {found.why}"
     say(f"registered: {found.name}, version {found.version}, {alias}")
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medistill.track.store import RELEASE
+from medistill.track.alias import FAILED, PARTS, SET, settle
+from medistill.track.store import RELEASE, every
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-ALIAS = "released"
 FILES = ("model.safetensors", "model.json")
+LEAKED = "an audit of the same set, or of one merged into it, failed"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,15 @@ class Origin:
         release: its digest.
         images: the SHA-256 of its distilled.safetensors.
         audit: its audit.json.
+        parts: digest and SHA-256 of the images of every release that was merged into it.
+        failed: those of them whose audit failed, as its provenance tells.
     """
 
     release: str
     images: str
     audit: Mapping[str, Any]
+    parts: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
 
 
 def register(client: "MlflowClient", run_id: str, name: str, model: Path, origin: Origin) -> Registered:
@@ -56,15 +61,16 @@ def register(client: "MlflowClient", run_id: str, name: str, model: Path, origin
     name, why = registered_name(name), withheld(origin.audit)
     tags = {
         RELEASE: origin.release,
-        "set": origin.images,
+        SET: origin.images,
         "model": sha256(model / FILES[0]),
         "verdict": str(origin.audit["verdict"]),
         "withheld": why,
     }
+    tags |= {tag: " ".join(sorted(some)) for tag, some in ((PARTS, origin.parts), (FAILED, origin.failed)) if some}
     version = _find(client, name, tags) or _create(client, run_id, name, model, tags)
-    holder, number = settle(client, name), str(version.version)
+    holder, number = settle(client).get(name), str(version.version)
     if not why and holder != number:
-        why = "a newer version has it" if holder and int(holder) > int(number) else "an audit of the same set failed"
+        why = "a newer version has it" if holder and int(holder) > int(number) else LEAKED
     return Registered(name, number, holder == number, why)
 
 
@@ -90,47 +96,9 @@ def withheld(audit: Mapping[str, Any]) -> str:
     return "; ".join([reason, *signed])
 
 
-def settle(client: "MlflowClient", name: str) -> str | None:
-    """Put the alias on the newest version that is cleared, or on none; returns the number of that version.
-
-    Cleared is a version whose audit passed and of whose set no other audit is known to have failed, neither by
-    another version nor by a run in this store: a leak found later takes the alias away.
-    """
-    versions = [version for version in _versions(client, name) if RELEASE in version.tags]
-    leaks = {version.tags["set"] for version in versions if version.tags["withheld"].startswith("failed")}
-    chosen = None
-    for version in sorted(versions, key=lambda one: int(one.version), reverse=True):
-        leaked = version.tags["set"] in leaks or audits_failed(client, version.tags[RELEASE])
-        if not version.tags["withheld"] and not leaked:
-            chosen = str(version.version)
-            break
-    held = next((str(one.version) for one in versions if ALIAS in one.aliases), None)
-    if chosen is not None and held != chosen:
-        client.set_registered_model_alias(name, ALIAS, chosen)
-    elif chosen is None and held is not None:
-        client.delete_registered_model_alias(name, ALIAS)
-    return chosen
-
-
-def audits_failed(client: "MlflowClient", release: str) -> bool:
-    """Whether a run of this store is an audit that failed, of the set in a release (by its digest)."""
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    written = client.search_runs(everywhere, f"tags.`{RELEASE}` = '{release}' and tags.`medistill.stage` = 'release'")
-    keys = {run.data.tags["distilled"] for run in written if "distilled" in run.data.tags}
-    failed = "tags.`medistill.stage` = 'audit' and tags.verdict = 'fail' and tags.distilled = '{}'"
-    return any(client.search_runs(everywhere, failed.format(key), max_results=1) for key in keys)
-
-
-def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
-    """Every version of a model, with its tags and aliases."""
-    found = client.search_model_versions(f"name = '{name}'")
-    # a search leaves out the aliases
-    return [client.get_model_version(name, one.version) for one in found]
-
-
 def _find(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> "ModelVersion | None":
     """The version of this very model and release, if it is registered already."""
-    for version in _versions(client, name):
+    for version in every(client.search_model_versions, f"name = '{name}'"):
         if tags.items() <= version.tags.items():
             return version
     return None

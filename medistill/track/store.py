@@ -3,10 +3,10 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
 
@@ -53,6 +53,16 @@ def connect(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
     return MlflowClient(tracking_uri=uri)
+
+
+def every(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """All that a search of MLflow's finds, page by page."""
+    token, more = None, True
+    while more:
+        page = search(*arguments, page_token=token)
+        yield from page
+        token = page.token
+        more = bool(token)
 
 
 def database(uri: str) -> Path | None:

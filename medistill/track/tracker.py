@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
+from medistill.track.alias import settle
 from medistill.track.records import MAX_TAG, StageRun, cut, text
-from medistill.track.registry import Origin, Registered, register, registered_name, settle
+from medistill.track.registry import Origin, Registered, register
 from medistill.track.store import artifacts, chosen, connect, user_errors, without_password
 from medistill.versions import code, environment
 
@@ -121,8 +122,8 @@ class Tracker:
         """Register a model trained from a release as the next version of the registered model `name`.
 
         Its files go to the run that trained it, as they are: weights in safetensors, a JSON text, no pickle. The alias
-        "released" goes to the newest version whose release's audit passed, and is taken from all where none did; see
-        `medistill.track.registry.settle`. The same model of the same release is registered once.
+        "released" goes to the newest version whose release's audit passed, and is taken from all where none is cleared;
+        see `medistill.track.alias.settle`. The same model of the same release is registered once.
 
         Args:
             run_id: the run that trained it.
@@ -133,10 +134,10 @@ class Tracker:
         with user_errors(self.uri):
             return register(self.client, run_id, name, model, origin)
 
-    def settle(self, name: str) -> None:
-        """Take the alias "released" from a version whose set has meanwhile failed an audit, and find its place."""
+    def settle(self) -> None:
+        """Take the alias "released" from every model of a set that has meanwhile failed an audit; find its place."""
         with user_errors(self.uri):
-            settle(self.client, registered_name(name))
+            settle(self.client)
 
     def _close_abandoned(self, key: str) -> None:
         """Mark earlier attempts at a stage that were killed before they could say so."""

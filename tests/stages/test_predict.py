@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,16 @@ def test_a_release_of_a_benchmark_is_told(model: Path, capsys: pytest.CaptureFix
     (model / "model.json").write_text(json.dumps(facts))
     main(["predict", "model", "films"])
     assert "note: the release was made of medmnist, not of films" in capsys.readouterr().out
+
+
+def test_rows_that_a_killed_call_left_are_swept_by_the_next(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_films(Path("films"), 1, "asked")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, living = Path(f".p.csv.{gone.pid}.tmp"), Path(f".p.csv.{os.getppid()}.tmp")
+    for place in (left, living):
+        place.write_text("file,class\npatient.png,COVID\n")
+    assert "absent: no such file" in fails(capsys, "model", "absent", "--out", "p.csv")
+    assert not left.exists(), "even by a call that comes to nothing"
+    main(["predict", "model", "films", "--out", "p.csv"])
+    assert living.exists() and len(rows("p.csv")) == 2

@@ -1,8 +1,12 @@
 """`medistill train`: what is trained, kept, measured and recorded; every mistake one sentence."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,13 @@ from stages.toy_release import RECIPE, release_of, write_films
 import medistill
 from medistill.cli import main
 from medistill.evaluate.student import Recipe, fit
+from medistill.files import sha256
 from medistill.nets import architecture_named, flatten
 from medistill.release.model import load_model
 from medistill.seeds import generator
+from medistill.stages import train as stage
 from medistill.stages.order import RATES
+from medistill.stages.recorded import origin
 
 CPU = torch.device("cpu")
 
@@ -317,3 +324,50 @@ def test_a_model_trained_without_the_record_is_recorded_later_and_the_alias_wait
     told = capsys.readouterr().out
     assert "train: done already" in told
     assert "registered: toy films, version 1, without the alias released: verdict inconclusive" in told
+
+
+def test_what_was_verified_is_registered_whatever_lies_there_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    folder, other = release_of(tmp_path / "toy", verdict="inconclusive"), release_of(tmp_path / "other")
+    digest = medistill.load(folder).digest
+    fit_all = stage.fit_all
+
+    def swapped(*arguments: Any, **options: Any) -> Any:
+        folder.rename(tmp_path / "away")
+        other.rename(folder)
+        return fit_all(*arguments, **options)
+
+    monkeypatch.setattr(stage, "fit_all", swapped)
+    main(["train", str(folder), "--steps", "5"])
+    assert medistill.load(folder).audit["verdict"] == "pass"
+    assert "version 1, without the alias released: verdict inconclusive" in capsys.readouterr().out
+    tags = MlflowClient().get_model_version("toy films", "1").tags
+    assert (tags["medistill.release"], tags["verdict"]) == (digest, "inconclusive")
+    assert tags["set"] == sha256(tmp_path / "away" / "distilled.safetensors")
+
+
+def test_a_merged_release_is_registered_with_all_that_is_in_it(folder: Path) -> None:
+    parts = [
+        {"digest": "a" * 64, "images_sha256": "b" * 64, "verdict": "pass", "parts": "of another form"},
+        {"digest": "c" * 64, "images_sha256": "d" * 64, "verdict": "fail"},
+        {"digest": "e" * 64, "images_sha256": 7, "parts": [{"digest": "f" * 64, "verdict": "fail"}, "no record"]},
+    ]
+    found = origin(replace(medistill.load(folder), provenance={"parts": parts}))
+    assert found.parts == {letter * 64 for letter in "abcdef"}
+    assert found.failed == {letter * 64 for letter in "cdf"}
+    assert origin(medistill.load(folder)).parts == frozenset()
+
+
+def test_what_a_killed_call_left_is_swept_by_the_next(folder: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, living = Path(f".mine.{gone.pid}.tmp"), Path(f".mine.{os.getppid()}.tmp")
+    foreign = Path(f".mine2.{gone.pid}.tmp")
+    for place in (left, living, foreign):
+        place.mkdir()
+        (place / "model.safetensors").write_text("half")
+    train(folder, "--steps", 2, "--out", "mine")
+    assert not left.exists() and living.exists() and foreign.exists()

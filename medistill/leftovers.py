@@ -8,13 +8,16 @@ from pathlib import Path
 
 
 def sweep(path: Path) -> None:
-    """Delete what killed processes left beside `path` that was to become it."""
+    """Delete what killed processes left beside `path` that was to become it; called before this one writes it.
+
+    What bears this process's own number was left by an earlier one: in a container each gets the same.
+    """
     if not path.parent.is_dir():
         return
     ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
     for left in list(path.parent.iterdir()):
         match = ours.fullmatch(left.name)
-        if match and not alive(match[1]):
+        if match and (int(match[1]) == os.getpid() or not alive(match[1])):
             remove(left)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medistill.errors import UserError
+from medistill.track.sqlite import file_of, half_made_is_told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +53,8 @@ def connect(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
-    return MlflowClient(tracking_uri=uri)
+    with half_made_is_told(uri):
+        return MlflowClient(tracking_uri=uri)
 
 
 def every(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
@@ -67,9 +69,8 @@ def every(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
 
 def database(uri: str) -> Path | None:
     """The file of a SQLite store; None for any other."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").split("?")[0]).absolute()
+    file = file_of(uri)
+    return file.absolute() if file else None
 
 
 def artifacts(uri: str) -> Path | None:
@@ -92,10 +93,12 @@ def user_errors(uri: str) -> Iterator[None]:
         text = str(error).replace(uri, shown).strip().splitlines()[0][:200]
         if uri.startswith("http") and ("failed with exception" in text or isinstance(error, ConnectionError)):
             text = "no answer"
-        raise UserError(
-            f"tracking: {shown}: {text}; start that server, or set MLFLOW_TRACKING_URI={DEFAULT_URI} "
-            "to record in a local file"
-        ) from error
+        remedy = f"start that server, or set MLFLOW_TRACKING_URI={DEFAULT_URI} to record in a local file"
+        if file_of(uri):
+            remedy = (
+                "see that it is a store of MLflow's and can be written, or set MLFLOW_TRACKING_URI to record elsewhere"
+            )
+        raise UserError(f"tracking: {shown}: {text}; {remedy}") from error
 
 
 def without_password(uri: str) -> str:

@@ -10,6 +10,7 @@ from medistill.errors import UserError
 from medistill.track.alias import settle
 from medistill.track.records import MAX_TAG, StageRun, cut, text
 from medistill.track.registry import Origin, Registered, register
+from medistill.track.sqlite import file_of, make
 from medistill.track.store import artifacts, chosen, connect, user_errors, without_password
 from medistill.versions import code, environment
 
@@ -22,13 +23,14 @@ def open_tracker(experiment: str, uri: str | None = None) -> "Tracker":
 
     `uri` is an MLflow tracking URI; without it MLFLOW_TRACKING_URI counts, then a SQLite file in the working
     folder. Artifacts lie in mlartifacts beside a SQLite file, otherwise where the server keeps them. The
-    first call on a new SQLite file takes seconds. Raises UserError for a store that does not answer.
+    first call on a new SQLite file takes seconds. Raises UserError for a store that does not answer, or whose file is
+    half-made.
     """
     uri = chosen(uri)
-    beside = artifacts(uri)
-    if beside:
-        beside.parent.mkdir(parents=True, exist_ok=True)
+    beside, file = artifacts(uri), file_of(uri)
     with user_errors(uri):
+        if file:
+            make(file, connect)
         client = connect(uri)
         return Tracker(client, _experiment(client, experiment, beside.as_uri() if beside else None), uri)
 

@@ -102,6 +102,11 @@ class Terms:
         return self.rate * self.patients
 
     @property
+    def words(self) -> str:
+        """The guarantee as a set's provenance states it."""
+        return f"epsilon {self.epsilon:g}, delta {self.delta:.3g}, unit {self.unit}; see the privacy ledger"
+
+    @property
     def all_steps(self) -> int:
         """Steps that the noise is made for."""
         return self.experts * self.steps + self.reserve
@@ -297,7 +302,7 @@ def recorded(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder.name}/{FILE}: no such file; run `medistill experts` with the same options first")
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        _require_form(record)
+        require_form(record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder.name}/{FILE}: damaged, so nobody knows what is spent, and deleting it would not bring that "
@@ -306,7 +311,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _require_form(record: dict[str, Any]) -> None:
+def require_form(record: dict[str, Any]) -> None:
     """Raise an error of Python's when something is missing, is not known or is no number where one belongs."""
     terms, noise = asdict(Terms(**record["terms"])), asdict(Noise(**record["noise"]))
     entries = [asdict(Entry(**entry)) for entry in record["entries"]]

@@ -63,6 +63,7 @@ class Part:
             **answered,
             "citation": self.source.get("citation"),
             "licence": self.source.get("licence"),
+            **{key: made[key] for key in ("guarantee", "ledger") if key in made},
             **({PARTS: nested} if (nested := made.get(PARTS)) else {}),
         }
 

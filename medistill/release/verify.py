@@ -11,6 +11,7 @@ from typing import Any
 
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
+from medistill.experts.ledger import FILE as LEDGER
 from medistill.release.compare import require_views
 from medistill.release.consistent import require_agreement, require_honest_audit, require_sound_evaluation
 from medistill.release.described import CROISSANT, require_described
@@ -28,13 +29,14 @@ from medistill.release.manifest import (
 )
 from medistill.release.master import parse_master
 from medistill.release.parse import parse_object, parse_yaml
+from medistill.release.promised import require_promise
 from medistill.release.signature import check_signature
 from medistill.release.strict_png import require_drawn
 
 LONGEST_HEAD = 64 << 10
 
 PREVIEW = "preview.png"
-KNOWN = (*NEEDED, CROISSANT, "environment.json", "privacy_ledger.json")
+KNOWN = (*NEEDED, CROISSANT, "environment.json", LEDGER)
 BESIDE = (".md", ".txt")
 """Kinds of files that anybody may lay beside those, for no program learns from them."""
 
@@ -99,6 +101,7 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     require_sound_evaluation(evaluation, distilled.classes)
     require_honest_audit(audit, distilled.provenance.get("start", "unknown"))
     require_agreement(distilled, audit, config, _card(texts[CARD]))
+    require_promise(distilled.provenance, audit, read.get(LEDGER))
     require_described(distilled, audit, manifest.listed, read)
     return Verified(
         folder=folder,

@@ -278,11 +278,7 @@ def _guarantee(session: Session) -> dict[str, str]:
     if not session.config.experts.private.on:
         return {}
     ledger = Ledger.read(place(session, None)[0].folder)
-    terms = ledger.terms
-    return {
-        "guarantee": f"epsilon {terms.epsilon:g}, delta {terms.delta:.3g}, unit {terms.unit}; see the privacy ledger",
-        "ledger": ledger.id,
-    }
+    return {"guarantee": ledger.terms.words, "ledger": ledger.id}
 
 
 def _finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from release.ledgers import kept, ledger
 from torch import Tensor
 
 import medistill
@@ -107,15 +108,14 @@ def test_a_word_for_a_failed_audit_stands_in_the_release_and_its_card(tmp_path: 
 
 
 def test_a_release_in_dp_mode_holds_no_number_measured_on_patients(tmp_path: Path, toy: dict[str, Any]) -> None:
-    check, words = toy["audit"]["checks"][0], ["Every check passed.", "nearest: 812 films"]
-    statement = {**check, "number": 10, "name": "DP statement", "statistic": {"epsilon": 7.9}, "power": None}
-    whole = {**toy["audit"], "checks": [{**check, "number": 1}, statement], "context": {"start": "noise", "n": 812}}
-    toy["audit"] = whole | {"words": words}
-    folder = write_release(tmp_path / "toy", **toy, ledger={"epsilon": 8.0, "steps": [1, 2]})
+    toy, words = kept(toy, ledger("1", 4.0)), ["Every check passed.", "nearest: 812 films"]
+    statement = toy["audit"]["checks"][1]
+    toy["audit"] |= {"context": {"start": "noise", "n": 812}, "words": words}
+    folder = write_release(tmp_path / "toy", **toy)
     audit = json.loads((folder / "audit.json").read_text())
     assert audit["checks"][0]["verdict"] == "pass" and audit["checks"][0]["statistic"] == {}
     assert audit["checks"][1] == statement and "digest" not in audit
-    assert json.loads((folder / "privacy_ledger.json").read_text())["steps"] == [1, 2]
+    assert json.loads((folder / "privacy_ledger.json").read_text()) == toy["ledger"]
     assert "withheld" in json.loads((folder / "evaluation.json").read_text())
     text = (folder / "README.md").read_text() + (folder / "audit.json").read_text()
     for number in ("0.812", "812", "388", "120", "0.94"):

@@ -17,6 +17,12 @@ FILE = "croissant.json"
 RECORDS = "images"
 _ROWS = f"{pictures.FOLDER}/{pictures.METADATA}"
 
+FILES = {
+    IMAGES: ("application/octet-stream", "the master: images and soft labels as float32 (safetensors)"),
+    _ROWS: ("application/jsonlines", "one line for each picture"),
+    npz.FILE: ("application/zip", "pictures and labels as MedMNIST names its arrays"),
+}
+
 # Prescribed by the specification, appendix 1.
 CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -73,22 +79,27 @@ FIELDS = {
 
 
 def croissant(folder: Path, distilled: Distilled, overview: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a release whose master and views stand in a folder; there is no date, for none is known.
+    """The description of a release whose master and views stand in a folder, of which each file is hashed."""
+    files = {name: ((folder / name).stat().st_size, sha256(folder / name)) for name in FILES}
+    return croissant_of(files, (folder / dicom.FOLDER).is_dir(), distilled, overview)
+
+
+def croissant_of(
+    held: Mapping[str, tuple[int, str]], slides: bool, distilled: Distilled, overview: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The description of a release; there is no date, for none is known.
 
     Args:
-        folder: with the files, which are hashed.
+        held: bytes and SHA-256 of each of `FILES`.
+        slides: whether there is a DICOM view.
         distilled: the set.
         overview: the source, as `medistill.release.card.card` takes it.
     """
     files = [
-        _file(
-            folder, IMAGES, "application/octet-stream", "the master: images and soft labels as float32 (safetensors)"
-        ),
-        _file(folder, _ROWS, "application/jsonlines", "one line for each picture"),
-        _file(folder, npz.FILE, "application/zip", "pictures and labels as MedMNIST names its arrays"),
+        *(_file(name, *held[name], encoding, words) for name, (encoding, words) in FILES.items()),
         _set("pictures", f"{pictures.FOLDER}/*/*.png", "image/png", "the pictures, 8 bit, in class folders"),
     ]
-    if (folder / dicom.FOLDER).is_dir():
+    if slides:
         files.append(_set("slides", f"{dicom.FOLDER}/*/*.dcm", "application/dicom", "DICOM Secondary Capture, 16 bit"))
     known = {"license": overview.get("licence"), "citeAs": overview.get("citation")}
     return {
@@ -116,7 +127,7 @@ def croissant(folder: Path, distilled: Distilled, overview: Mapping[str, Any]) -
     }
 
 
-def _file(folder: Path, name: str, encoding: str, words: str) -> dict[str, Any]:
+def _file(name: str, size: int, digest: str, encoding: str, words: str) -> dict[str, Any]:
     """A FileObject."""
     return {
         "@type": "cr:FileObject",
@@ -124,9 +135,9 @@ def _file(folder: Path, name: str, encoding: str, words: str) -> dict[str, Any]:
         "name": name,
         "description": words,
         "contentUrl": name,
-        "contentSize": f"{(folder / name).stat().st_size} B",
+        "contentSize": f"{size} B",
         "encodingFormat": encoding,
-        "sha256": sha256(folder / name),
+        "sha256": digest,
     }
 
 

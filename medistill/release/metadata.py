@@ -8,7 +8,10 @@ from medistill.distill.distilled import Distilled
 from medistill.release.folders import class_folders
 
 FORMAT = 2
-"""Of the release's folder; the first had no views."""
+"""Of the release's folder; the first had no views. `verify` writes card and descriptions anew and compares, so it is to
+be raised when their words change."""
+
+NAMED = "Distilled set of "
 
 INTENDED = (
     "train and compare classifiers of such images in research, in place of the source's data",
@@ -24,7 +27,7 @@ OUT_OF_SCOPE = (
 
 def set_name(overview: Mapping[str, Any]) -> str:
     """What the set is called."""
-    return f"Distilled set of {overview.get('name', 'chest X-rays')}"
+    return f"{NAMED}{overview.get('name', 'chest X-rays')}"
 
 
 def metadata(

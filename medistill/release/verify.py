@@ -102,7 +102,7 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     require_honest_audit(audit, distilled.provenance.get("start", "unknown"))
     require_agreement(distilled, audit, config, _card(texts[CARD]))
     require_promise(distilled.provenance, audit, read.get(LEDGER))
-    require_described(distilled, audit, manifest.listed, read)
+    require_described(manifest, distilled, audit, read)
     return Verified(
         folder=folder,
         files=len(manifest.listed),

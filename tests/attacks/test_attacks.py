@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks import more, pixels, places, shapes, signatures, words
+from attacks import descriptions, more, pixels, places, shapes, signatures, words
 from attacks.builders import OWNER, Attack
 
 from medistill.cli import main
@@ -17,7 +17,15 @@ from medistill.release.bundle import write_release
 from medistill.release.keys import public_pem
 from medistill.release.signature import write_signature
 
-ROOMS = {"pixels": pixels, "more": more, "words": words, "places": places, "shapes": shapes, "signatures": signatures}
+ROOMS = {
+    "pixels": pixels,
+    "more": more,
+    "descriptions": descriptions,
+    "words": words,
+    "places": places,
+    "shapes": shapes,
+    "signatures": signatures,
+}
 EVERY = [(f"{room}: {attack.name}", attack) for room, of in ROOMS.items() for attack in of.ATTACKS]
 ATTACKS = [pytest.param(attack, id=name) for name, attack in EVERY if not attack.bomb]
 BOMBS = [attack for _, attack in EVERY if attack.bomb]

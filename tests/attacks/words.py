@@ -98,7 +98,7 @@ ATTACKS = [
         hidden(
             edit_json("croissant.json", lambda v: v["distribution"][0].update(contentUrl="https://elsewhere.example/x"))
         ),
-        r"croissant\.json: 'https://elsewhere\.example/x' is no file of this release",
+        r"croissant\.json: its 'distribution' is not what",
     ),
     Attack(
         "tag on the card",

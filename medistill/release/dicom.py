@@ -4,18 +4,21 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from torch import Tensor
 
 import medistill
 from medistill.distill.distilled import Distilled
 from medistill.release.pictures import NOTICE, names, row_of
+
+# pydicom is imported where a file is made or read: who loads a release's tensors does without it
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
 
 FOLDER = "dicom"
 UNITS = 1000
@@ -82,19 +85,21 @@ def read_dicom(folder: Path) -> Tensor:
 
 def read_slide(path: Path) -> Tensor:
     """(1, H, W) float32, the pixels of one file."""
+    from pydicom import dcmread
+
     file = dcmread(path)
     values = file.pixel_array.astype(np.float64) * float(file.RescaleSlope) + float(file.RescaleIntercept)
     return torch.from_numpy(values / UNITS).float()[None]
 
 
-def slide_of(distilled: Distilled, index: int, digest: str, rescale: Rescale, stored: NDArray[np.uint16]) -> Dataset:
+def slide_of(distilled: Distilled, index: int, digest: str, rescale: Rescale, stored: NDArray[np.uint16]) -> "Dataset":
     """The file of one image, of stored values (H, W), as `write_dicom` writes it."""
     file = _header(distilled, index, digest)
     _pixels(file, stored, rescale)
     return file
 
 
-def _pixels(file: Dataset, stored: NDArray[np.uint16], rescale: Rescale) -> None:
+def _pixels(file: "Dataset", stored: NDArray[np.uint16], rescale: Rescale) -> None:
     """Image Pixel, Modality LUT and VOI LUT modules (C.7.6.3, C.11.1, C.11.2) of stored values (H, W)."""
     file.Rows, file.Columns = stored.shape
     file.SamplesPerPixel, file.PixelRepresentation = 1, 0
@@ -106,8 +111,12 @@ def _pixels(file: Dataset, stored: NDArray[np.uint16], rescale: Rescale) -> None
     file.PixelData = stored.tobytes()
 
 
-def _header(distilled: Distilled, index: int, digest: str) -> Dataset:
+def _header(distilled: Distilled, index: int, digest: str) -> "Dataset":
     """Everything but the pixels."""
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
     file = Dataset()
     file.file_meta = FileMetaDataset()
     file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -144,8 +153,10 @@ def _short(probability: float) -> float:
     return float(str(np.float32(probability)))
 
 
-def _equipment() -> Dataset:
+def _equipment() -> "Dataset":
     """Item of the Contributing Equipment Sequence (C.12.1): what synthesised the image."""
+    from pydicom import Dataset
+
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator = "109100", "DCM"
     purpose.CodeMeaning = "Synthesizing Equipment"
@@ -157,6 +168,8 @@ def _equipment() -> Dataset:
     return equipment
 
 
-def _uid(digest: str, *place: str | int) -> UID:
+def _uid(digest: str, *place: str | int) -> "UID":
     """The same identifier for the same image of the same set, and for no other."""
+    from pydicom.uid import generate_uid
+
     return generate_uid(entropy_srcs=["medistill", digest, *(str(part) for part in place)])

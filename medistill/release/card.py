@@ -159,7 +159,8 @@ def _usage(distilled: Distilled, measured: bool) -> str:
 
 def _accuracy(evaluation: Mapping[str, Any]) -> str:
     """The table of arms and how far the distilled set comes towards the full data."""
-    arms: dict[str, Any] = evaluation.get("arms", {})
+    told: dict[str, Any] = evaluation.get("arms", {})
+    arms = dict(sorted(told.items(), key=lambda arm: (arm[0] != "distilled", arm[0] == "full data", arm[0])))
     measured = [metric for metric in METRICS if any(metric in arm.get("mean", {}) for arm in arms.values())]
     if "withheld" in evaluation:
         return sentence(inline(evaluation["withheld"]))

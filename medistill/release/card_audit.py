@@ -50,7 +50,7 @@ def _check(check: Mapping[str, Any]) -> str:
     lines = [f"- **{inline(check.get('name', 'check'))}: {inline(check.get('verdict', 'unknown'))}.** "]
     lines[0] += inline(check.get("explanation", ""))
     statistic = check.get("statistic") or {}
-    single = {key: value for key, value in statistic.items() if not isinstance(value, Mapping | list | tuple)}
+    single = {key: value for key, value in sorted(statistic.items()) if not isinstance(value, Mapping | list | tuple)}
     lines += [f"  - measured: {printed(single)}"] if single else []
     if check.get("interval"):
         low, high = check["interval"]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError, UserError
 from medistill.foreign import shown
+from medistill.release.card import METRICS
 from medistill.release.decision import decide
 from medistill.release.manifest import AGAIN, AUDIT, CARD, CONFIG, EVALUATION
 
@@ -105,6 +106,8 @@ def require_sound_evaluation(evaluation: Mapping[str, Any], classes: tuple[str, 
             figures = arm.get(name, {})
             if not isinstance(figures, dict) or not all(_is_number(figure) for figure in figures.values()):
                 raise ReleaseError(f"{EVALUATION}: a figure that is no number; {AGAIN}")
+            if any(figure is not None and not 0 <= figure <= 1 for key, figure in figures.items() if key in METRICS):
+                raise ReleaseError(f"{EVALUATION}: a figure that is not between 0 and 1; {AGAIN}")
 
 
 def _is_number(value: object) -> bool:

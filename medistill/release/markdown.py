@@ -35,7 +35,7 @@ def printed(found: Any) -> str:
     if isinstance(found, float):
         return f"{found:.4g}"
     if isinstance(found, Mapping):
-        return ", ".join(f"{inline(key)} {printed(item)}" for key, item in found.items()) or "–"
+        return ", ".join(f"{inline(key)} {printed(item)}" for key, item in sorted(found.items())) or "–"
     if isinstance(found, list | tuple):
         return f"{len(found)} values" if len(found) > SMALL else ", ".join(printed(item) for item in found) or "–"
     return inline(found)

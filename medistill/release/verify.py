@@ -4,7 +4,6 @@ Nothing is believed: first the files by name, then the signature over SHA256SUMS
 read, and only bytes that passed are parsed. Nothing is unpickled, followed, or unpacked without a bound.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
 from medistill.experts.ledger import FILE as LEDGER
+from medistill.release.carded import card_text, require_card
 from medistill.release.compare import require_views
 from medistill.release.consistent import require_agreement, require_honest_audit, require_sound_evaluation
 from medistill.release.described import CROISSANT, require_described
@@ -23,6 +23,7 @@ from medistill.release.manifest import (
     CONFIG,
     EVALUATION,
     IMAGES,
+    METADATA,
     NEEDED,
     read_manifest,
     require_complete,
@@ -33,15 +34,10 @@ from medistill.release.promised import require_promise
 from medistill.release.signature import check_signature
 from medistill.release.strict_png import require_drawn
 
-LONGEST_HEAD = 64 << 10
-
 PREVIEW = "preview.png"
 KNOWN = (*NEEDED, CROISSANT, "environment.json", LEDGER)
 BESIDE = (".md", ".txt")
 """Kinds of files that anybody may lay beside those, for no program learns from them."""
-
-# As Hugging Face finds it.
-_HEAD = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +96,11 @@ def verify(folder: Path, pub: str | Path | None = None) -> Verified:
     evaluation, audit = read[EVALUATION], read[AUDIT]
     require_sound_evaluation(evaluation, distilled.classes)
     require_honest_audit(audit, distilled.provenance.get("start", "unknown"))
-    require_agreement(distilled, audit, config, _card(texts[CARD]))
+    text = card_text(texts[CARD])
+    require_agreement(distilled, audit, config, text)
     require_promise(distilled.provenance, audit, read.get(LEDGER))
-    require_described(manifest, distilled, audit, read)
+    source = require_described(manifest, distilled, audit, read)
+    require_card(text, distilled, evaluation, audit, source, read[METADATA])
     return Verified(
         folder=folder,
         files=len(manifest.listed),
@@ -125,17 +123,3 @@ def _require_plain(name: str, data: bytes) -> None:
         raise ReleaseError(
             f"{name}: no part of a release, which holds nothing besides but {' and '.join(BESIDE)}; {AGAIN}"
         )
-
-
-def _card(data: bytes) -> str:
-    """The text of README.md; the YAML at its head must be plain."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise ReleaseError(f"{CARD}: not a text file; {AGAIN}") from error
-    if text.lstrip("\ufeff \r\n").startswith("---"):
-        head = _HEAD.match(text)
-        if head is None or len(head[1]) > LONGEST_HEAD:
-            raise ReleaseError(f"{CARD}: the YAML at its head does not end; {AGAIN}")
-        parse_yaml(CARD, head[1])
-    return text

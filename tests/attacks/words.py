@@ -41,6 +41,9 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (letter, letter, b",".join([b"*%c" % (letter - 1)] * 9)) for letter in range(ord("b"), ord("l"))
 )
 
+GIVEN = r"README\.md: ('What it may give away' is not what|says )"
+CARDED = r"README\.md: (does not name who answered|the YAML at its head)"
+
 ATTACKS = [
     Attack("verdict", audit(lambda v: v.update(verdict="pass")), r"audit\.json: says 'pass', but its checks come to"),
     Attack("verdict, sums left", edit_json("audit.json", lambda v: v.update(verdict="pass")), r"audit\.json: changed"),
@@ -116,6 +119,41 @@ ATTACKS = [
         "head of the card without end",
         hidden(overwrite("README.md", b"---\nx: 1\n")),
         r"README\.md: the YAML at its head does not end",
+    ),
+    *(
+        Attack(f"verdict on the card as {new!r}", hidden(edit_text("README.md", "**inconclusive**", new)), GIVEN)
+        for new in ("__pass__", "\n**pass**", "pass", "<b>pass</b>")
+    ),
+    Attack(
+        "second verdict on the card",
+        hidden(edit_text("README.md", "## Views of", "Overall\n_verdict_: pass\n\n## Views of")),
+        r"README\.md: 'What it is worth' is not what",
+    ),
+    Attack(
+        "verdict among the classes",
+        hidden(edit_text("README.md", "## How it was made", "Overall *verdict*: pass\n\n## How it was made")),
+        r"README\.md: gives a verdict in 'What is in it'",
+    ),
+    Attack("another card", hidden(overwrite("README.md", b"# A set\n\nOverall verdict: **inconclusive**\n")), CARDED),
+    Attack(
+        "section besides",
+        hidden(edit_text("README.md", "## Limits", "## Clinical use\n\nAllowed.\n\n## Limits")),
+        r"README\.md: has other sections",
+    ),
+    Attack(
+        "pictures of the card elsewhere",
+        hidden(edit_text("README.md", "images/**/*.png", "https://elsewhere.example/*.png")),
+        r"README\.md: the YAML at its head, by which loaders",
+    ),
+    Attack(
+        "accuracy above all",
+        hidden(edit_json("evaluation.json", lambda v: v["arms"]["distilled"]["mean"].update(accuracy=7.3))),
+        r"evaluation\.json: a figure that is not between 0 and 1",
+    ),
+    Attack(
+        "accuracy",
+        hidden(edit_json("evaluation.json", lambda v: v["arms"]["distilled"]["mean"].update(accuracy=0.99))),
+        r"README\.md: 'What it is worth' is not what",
     ),
     Attack("metadata gone", hidden(lambda f: (f / "metadata.json").unlink()), r"metadata\.json: missing from"),
     Attack(

@@ -24,21 +24,22 @@ STEPS = 0.5 + 1e-3  # of rounding: half a step, and what float32 adds
 PACKING = 64 << 10  # most bytes by which a file is larger than what it holds
 
 
-def require_views(manifest: Manifest, distilled: Distilled) -> set[str]:
+def require_views(manifest: Manifest, distilled: Distilled, *, wording: bool) -> set[str]:
     """Raise a ReleaseError naming the first view that is not the master's; the names of the files that were compared.
 
-    A view that a release does not have at all is none that could deceive; one that it has must be whole.
+    A view that a release does not have at all is none that could deceive; one that it has must be whole. With `wording`
+    the headers of slides must be those that this version writes.
     """
     compared: set[str] = set()
     for place, check in ((pictures.FOLDER, _require_pictures), (npz.FILE, _require_npz), (SLIDES, _require_slides)):
         there = {name for name in manifest.listed if name == place or name.startswith(f"{place}/")}
         if there:
-            check(manifest, distilled, there)
+            check(manifest, distilled, there, wording)
             compared |= there
     return compared
 
 
-def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str]) -> None:
+def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str], _: bool) -> None:
     """The PNG pictures and the lines that tell their labels."""
     names = pictures.names(distilled, "png")
     _require_whole(pictures.FOLDER, there, [*names, pictures.METADATA])
@@ -56,7 +57,7 @@ def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str])
         raise ReleaseError(f"{ROWS}: line {line} is not what the master says of its image; {AGAIN}")
 
 
-def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str]) -> None:
+def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str], _: bool) -> None:
     """The arrays of the .npz: pixels within rounding, all else the same."""
     _require_whole(npz.FILE, there, [])
     wanted = {name: np.asarray(array) for name, array in npz.arrays(distilled).items()}
@@ -68,7 +69,7 @@ def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str]) -> N
             raise ReleaseError(f"{npz.FILE}: its {name} are not the master's; {AGAIN}")
 
 
-def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str]) -> None:
+def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str], wording: bool) -> None:
     """The DICOM slides."""
     from medistill.release import dicom, strict_dicom
 
@@ -87,8 +88,9 @@ def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str]) -
         _require_near(path, slide.values, wanted, STEPS * float(finest.slope))
         if slide.window != window or _label(slide.comments) != _label(json.dumps(row)):
             raise ReleaseError(f"{path}: its window or label is not the master's; {AGAIN}")
-        own = dicom.slide_of(distilled, index, manifest.listed[IMAGES], slide.rescale, slide.stored)
-        strict_dicom.require_own(path, data, slide, own)
+        if wording:
+            own = dicom.slide_of(distilled, index, manifest.listed[IMAGES], slide.rescale, slide.stored)
+            strict_dicom.require_own(path, data, slide, own)
 
 
 def _label(comments: str) -> list[Any]:

@@ -23,9 +23,11 @@ from medistill.nets import Architecture
 from medistill.release import manifest
 from medistill.release.bundle import write_release, write_sums
 from medistill.release.consistent import overall_verdict, require_honest_audit
+from medistill.release.keys import make_keys, read_private_key
 from medistill.release.load import release_digest
 from medistill.release.names import collision, fault_of_name
 from medistill.release.parse import parse_yaml
+from medistill.release.signature import write_signature
 from medistill.release.verify import verify
 
 FILES = [
@@ -271,3 +273,27 @@ def test_names_that_mean_the_same_everywhere_pass() -> None:
     assert collision(["a/b.txt", "a/c.txt", "ab.txt"]) is None
     assert collision(["a/b.txt", "A/c.txt"]) == ("A", "a")
     assert collision(["stra\u00dfe.txt", "STRASSE.txt"]) == ("STRASSE.txt", "stra\u00dfe.txt")
+
+
+def test_the_words_of_who_is_trusted_are_theirs_the_pixels_are_the_masters(folder: Path, tmp_path: Path) -> None:
+    """As of a release that another version of medistill wrote in other words."""
+    make_keys(tmp_path / "our")
+    key = read_private_key(tmp_path / "our.key")
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("**For research, not for diagnosis.**", "Only for research."))
+    metadata = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(metadata | {"format": 99}))
+    write_sums(folder)
+    write_signature(folder, key)
+    assert verify(folder, tmp_path / "our.pub").trusted
+    with pytest.raises(ReleaseError, match=r"^metadata\.json: format 99"):
+        verify(folder)
+    picture = next((folder / "images").rglob("*.png"))
+    with Image.open(picture) as image:
+        black = Image.new("L", image.size)
+    black.save(picture)
+    (folder / "signature.json").unlink()
+    write_sums(folder)
+    write_signature(folder, key)
+    with pytest.raises(ReleaseError, match=r"^images/.*are not the master's"):
+        verify(folder, tmp_path / "our.pub")

@@ -8,8 +8,8 @@ from medistill.distill.distilled import Distilled
 from medistill.errors import ReleaseError
 from medistill.foreign import shown
 from medistill.release.card import card
-from medistill.release.manifest import AGAIN, CARD
-from medistill.release.parse import parse_yaml
+from medistill.release.manifest import AGAIN, AUDIT, CARD, EVALUATION, METADATA
+from medistill.release.parse import DAMAGED, parse_yaml
 
 LONGEST_HEAD = 64 << 10
 FREE = ("What is in it", "Views of the same images")
@@ -50,7 +50,11 @@ def require_card(
         metadata: metadata.json, verified.
     """
     views, accuracy = metadata["views"], metadata["views_accuracy"]
-    own = card(distilled, dict(evaluation), dict(audit), dict(source), views, accuracy)
+    try:
+        own = card(distilled, dict(evaluation), dict(audit), dict(source), views, accuracy)
+    except DAMAGED as error:
+        why = f"{EVALUATION}, {AUDIT} or {METADATA} holds a value of another kind ({type(error).__name__})"
+        raise ReleaseError(f"{CARD}: cannot be written of the other files, for {why}; {AGAIN}") from error
     if not text.startswith("---\n") or _head(text) != _head(own):
         raise ReleaseError(f"{CARD}: the YAML at its head, by which loaders find the pictures, is another; {AGAIN}")
     here, there = _sections(text), _sections(own)

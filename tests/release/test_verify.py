@@ -297,3 +297,12 @@ def test_the_words_of_who_is_trusted_are_theirs_the_pixels_are_the_masters(folde
     write_signature(folder, key)
     with pytest.raises(ReleaseError, match=r"^images/.*are not the master's"):
         verify(folder, tmp_path / "our.pub")
+
+
+def test_a_card_that_cannot_be_written_of_the_files_is_no_crash(folder: Path) -> None:
+    audit = json.loads((folder / "audit.json").read_text())
+    audit["checks"][0]["interval"] = [0.81]
+    write_json(folder / "audit.json", audit)
+    write_sums(folder)
+    with pytest.raises(ReleaseError, match=r"^README\.md: cannot be written of the other files"):
+        verify(folder)

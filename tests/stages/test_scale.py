@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_films(tmp_path):
         words = [sys.executable, "-c", WORK, str(count), str(folder)]
         peaks[count] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     for stage, small in peaks[400].items():
-        assert peaks[2800][stage] - small < 20e6, f"{stage}: {peaks}"
+        assert peaks[2800][stage] - small < 30e6, f"{stage}: {peaks}"
         assert peaks[2800][stage] < 2 * 2**30
 
 

@@ -5,6 +5,7 @@ Who trains on the PNG pictures never opens the master, so a view that differs is
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,16 @@ def require_views(manifest: Manifest, distilled: Distilled, *, wording: bool) ->
     the headers of slides must be those that this version writes.
     """
     compared: set[str] = set()
-    for place, check in ((pictures.FOLDER, _require_pictures), (npz.FILE, _require_npz), (SLIDES, _require_slides)):
+    slides = partial(_require_slides, wording=wording)
+    for place, check in ((pictures.FOLDER, _require_pictures), (npz.FILE, _require_npz), (SLIDES, slides)):
         there = {name for name in manifest.listed if name == place or name.startswith(f"{place}/")}
         if there:
-            check(manifest, distilled, there, wording)
+            check(manifest, distilled, there)
             compared |= there
     return compared
 
 
-def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str], _: bool) -> None:
+def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str]) -> None:
     """The PNG pictures and the lines that tell their labels."""
     names = pictures.names(distilled, "png")
     _require_whole(pictures.FOLDER, there, [*names, pictures.METADATA])
@@ -57,7 +59,7 @@ def _require_pictures(manifest: Manifest, distilled: Distilled, there: set[str],
         raise ReleaseError(f"{ROWS}: line {line} is not what the master says of its image; {AGAIN}")
 
 
-def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str], _: bool) -> None:
+def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str]) -> None:
     """The arrays of the .npz: pixels within rounding, all else the same."""
     _require_whole(npz.FILE, there, [])
     wanted = {name: np.asarray(array) for name, array in npz.arrays(distilled).items()}
@@ -69,7 +71,7 @@ def _require_npz(manifest: Manifest, distilled: Distilled, there: set[str], _: b
             raise ReleaseError(f"{npz.FILE}: its {name} are not the master's; {AGAIN}")
 
 
-def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str], wording: bool) -> None:
+def _require_slides(manifest: Manifest, distilled: Distilled, there: set[str], *, wording: bool) -> None:
     """The DICOM slides."""
     from medistill.release import dicom, strict_dicom
 

@@ -86,6 +86,8 @@ def test_figures_of_few_patients_stay_and_no_student_is_trained_for_them(tiny, f
     assert all(view["accuracy"] is None for view in metadata["views"])
     section = (found / "README.md").read_text().split("## Views")[1].split("\n## ")[0]
     assert "fewer than 10 test patients" in section and "Balanced accuracy of" not in section
+    (check,) = json.loads((found / "audit.json").read_text())["checks"]
+    assert (check["verdict"], check["power"]) == ("pass", None) and "fewer than 10 test" in check["explanation"]
     assert medistill.load(found).folder == found
 
 
